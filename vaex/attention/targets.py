@@ -1,0 +1,96 @@
+"""What is differentiated: scalars of the code, one map for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaex.attention.outputs import Code, code_of
+from vaex.errors import VaexError, unknown
+
+Reduce = str | tuple[int, int]
+
+
+def _sampled(code: Code, seed: int = 0) -> Tensor:
+    noise = torch.randn(code.mean.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return code.mean + torch.exp(0.5 * code.need_logvar("target 'sample'")) * noise.to(code.mean)
+
+
+def _kl(code: Code) -> Tensor:
+    logvar = code.need_logvar("target 'kl'")
+    return 0.5 * (code.mean.square() + logvar.exp() - 1 - logvar)
+
+
+@dataclass(frozen=True)
+class LatentTarget:
+    """A value per latent, ``values(code)`` shaped like the mean; ``total`` adds them up to one target (T = 1)."""
+
+    values: Callable[[Code], Tensor]
+    total: bool = False
+
+
+TARGETS = {
+    # where the image moves the code of this latent: the paper's question with mu for z
+    "mean": LatentTarget(lambda code: code.mean),
+    # the same for one seeded draw z = mu + sigma * eps, as the paper's figure 2 has it
+    "sample": LatentTarget(_sampled),
+    # where the image makes the encoder less certain of this latent
+    "logvar": LatentTarget(lambda code: code.need_logvar("target 'logvar'")),
+    # where the image makes this latent depart from the prior N(0, 1), in nats
+    "kl": LatentTarget(_kl),
+    # the official code's score: sum of all mu
+    "sum": LatentTarget(lambda code: code.mean, total=True),
+    "total_kl": LatentTarget(_kl, total=True),
+}
+"""Targets by name; the sign of a latent is arbitrary, so ``mean`` and ``sum`` depend on it and ``kl`` does not."""
+
+
+def _over_cells(values: Tensor, reduce: Reduce) -> Tensor:
+    if values.dim() == 2:
+        return values
+    if values.dim() != 4:
+        raise VaexError(f"A code must be (B, D) or a latent grid (B, D, h, w), got {tuple(values.shape)}.")
+    if reduce == "sum":
+        return values.sum((-2, -1))
+    if reduce == "max":
+        return values.amax((-2, -1))
+    if isinstance(reduce, str):
+        raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
+    row, column = reduce
+    if not (0 <= row < values.shape[-2] and 0 <= column < values.shape[-1]):
+        raise VaexError(f"Cell {tuple(reduce)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
+    return values[..., row, column]
+
+
+def target_values(
+    output: Any,
+    target: str | Callable[[Any], Tensor] = "mean",
+    latents: Sequence[int] | None = None,
+    reduce: Reduce = "sum",
+) -> Tensor:
+    """Return the scalars to differentiate, (B, T): T latents, or 1 for a total; a callable gets the raw output.
+
+    Raises:
+        VaexError: for an unknown name, latents out of range, or a callable that returns another shape.
+    """
+    if not isinstance(target, str):
+        values = target(output)
+        if not isinstance(values, Tensor) or values.dim() != 2:
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise VaexError(f"A target must return a tensor (B, T), got {shape}.")
+        return values
+    if target not in TARGETS:
+        raise unknown("attention target", target, TARGETS)
+    chosen = TARGETS[target]
+    values = _over_cells(chosen.values(code_of(output)), reduce)
+    if latents is not None:
+        count = values.shape[1]
+        wrong = [latent for latent in latents if not 0 <= latent < count]
+        if wrong or not len(latents):
+            raise VaexError(f"Latents {wrong or list(latents)} are out of range: the model has latents 0 to {count - 1}.")
+        values = values[:, list(latents)]
+    return values.sum(1, keepdim=True) if chosen.total else values

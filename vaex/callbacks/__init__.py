@@ -1,0 +1,6 @@
+"""Lightning callbacks that work on any LightningModule and a plain Trainer."""
+
+from vaex.callbacks.attention import Attention
+from vaex.callbacks.last import LastCheckpoint
+
+__all__ = ["Attention", "LastCheckpoint"]

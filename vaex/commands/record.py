@@ -1,0 +1,120 @@
+"""run.json and metrics.json: what was run, on what, and what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import vaex
+from vaex.runs import write_json
+
+PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+SECTIONS = ("attention", "localization", "disentanglement")
+
+
+def source_state() -> dict[str, Any]:
+    """Return commit and dirtiness of the checkout that vaex runs from; None where it is no checkout."""
+    folder = Path(vaex.__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": None}
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of vaex, Python and the libraries that decide a result."""
+    found = {"vaex": vaex.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores, memory in GiB and GPUs."""
+    import torch  # noqa: PLC0415
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return {
+        "platform": platform.platform(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": None if memory is None else round(memory, 1),
+        "gpus": gpus,
+    }
+
+
+class RunRecord:
+    """run.json of a run folder: one entry per session, rewritten as the session goes on."""
+
+    def __init__(self, folder: Path, command: str, seed: int, data: Any) -> None:
+        self.path = folder / "run.json"
+        self._started = time.monotonic()
+        previous = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.content: dict[str, Any] = {
+            **previous,
+            **source_state(),
+            "command": previous.get("command", command),
+            "seed": seed,
+            "versions": versions(),
+            "machine": machine(),
+            "data": {"module": type(data).__name__, "checksum": getattr(data, "checksum", None)},
+        }
+        self._session: dict[str, Any] = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        self.content["sessions"] = [*previous.get("sessions", []), self._session]
+        self.update("running")
+
+    def update(self, status: str, **values: Any) -> None:
+        """Write the status ("running", "finished", "interrupted", "failed"), the wall time and ``values``."""
+        self._session["wall_seconds"] = round(time.monotonic() - self._started, 1)
+        self.content["wall_seconds"] = round(sum(s.get("wall_seconds", 0) for s in self.content["sessions"]), 1)
+        self.content["status"] = status
+        self.content.update(values)
+        write_json(self.path, self.content)
+
+
+def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None) -> dict[str, float]:
+    """Return the values logged for ``stage`` under flat names; ``image_auroc`` is that of ``score``."""
+    flat: dict[str, float] = {}
+    for key, value in logged.items():
+        section, _, name = key.partition("/")
+        if section == stage and "/" not in name:
+            flat[name] = float(value)
+        elif section in SECTIONS and name.startswith(f"{stage}/"):
+            flat[name.partition("/")[2]] = float(value)
+    for measure in ("image_auroc", "image_ap"):
+        if score and f"{measure}_{score}" in flat:
+            flat[measure] = flat[f"{measure}_{score}"]
+    return flat
+
+
+def write_metrics(folder: Path, **stages: Mapping[str, float]) -> None:
+    """Write metrics.json, ``{"val": {...}, "test": {...}}``; stages that are not given stay as they are."""
+    path = folder / "metrics.json"
+    previous = json.loads(path.read_text()) if path.is_file() else {}
+    write_json(path, {**previous, **{stage: dict(values) for stage, values in stages.items()}})

@@ -1,0 +1,97 @@
+"""The LightningDataModule that every vaex dataset shares: three splits and loaders that can resume."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from vaex.data.loading import ResumableLoader
+from vaex.errors import VaexError
+from vaex.types import Batch
+
+
+class BatchedDataset(Protocol):
+    """A dataset that gathers a whole batch at once, which is many times faster than item by item."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: list[int]) -> Batch: ...
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Three `BatchedDataset` splits behind loaders with a fixed order and a resumable position.
+
+    A subclass sets ``train_set``, ``val_set`` and ``test_set`` in ``setup`` and states its image
+    ``shape`` (C, H, W). The order of training batches depends on ``seed`` and the epoch alone, so the
+    number of workers never changes a result.
+
+    Raises:
+        VaexError: when ``batch_size`` or ``num_workers`` is out of range, or a split is empty.
+    """
+
+    train_set: BatchedDataset
+    val_set: BatchedDataset
+    test_set: BatchedDataset
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
+            raise VaexError(f"data.batch_size must be at least 1, got {batch_size} (evaluation: {eval_batch_size}).")
+        if num_workers < 0:
+            raise VaexError(f"data.num_workers must be 0 or more, got {num_workers}.")
+        self.shape = tuple(shape)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.drop_last = drop_last
+        self.seed = seed
+
+    @property
+    def checksum(self) -> str:
+        """Digest that identifies the data; written to run.json."""
+        return "unknown"
+
+    def _loader(self, dataset: BatchedDataset, split: str) -> DataLoader[Any]:
+        if len(dataset) == 0:
+            raise VaexError(f"The {split} split of {type(self).__name__} has no images; check its size and filters.")
+        training = split == "train"
+        trainer = self.trainer
+        return ResumableLoader(
+            dataset,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            drop_last=training and self.drop_last,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Loader of shuffled training batches."""
+        return self._loader(self.train_set, "train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Loader of validation batches in dataset order, no image twice."""
+        return self._loader(self.val_set, "val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Loader of test batches in dataset order, no image twice."""
+        return self._loader(self.test_set, "test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test loader, so that ``trainer.predict`` sees the same images."""
+        return self.test_dataloader()

@@ -1,0 +1,229 @@
+"""The built-in data set: sprites as in dSprites on a grid of any size, drawn on demand instead of downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vaex.data.factors import FactorGrid
+from vaex.data.module import ImageDataModule
+from vaex.data.render import SHAPES, check_size, render
+from vaex.errors import VaexError, unknown
+from vaex.types import Batch
+
+GRID = {"shape": 3, "scale": 6, "orientation": 9, "x": 16, "y": 16}
+"""Default number of values of each factor, 41,472 images: an odd number of orientations, because with an even one the
+half turn of an ellipse and the quarter turn of a square would draw the same image under two classes."""
+
+COLORS = ("white", "random")
+_VERSION = 1  # of the drawing; part of the checksum
+
+
+def sprite_grid(sizes: Mapping[str, int]) -> FactorGrid:
+    """Return the grid of the five sprite factors; those that ``sizes`` leaves out take their number from `GRID`.
+
+    Raises:
+        VaexError: when a factor is unknown, a size is below 1, or there are more than three shapes.
+    """
+    if not isinstance(sizes, Mapping):
+        raise VaexError(f"data.grid must map factor names ({', '.join(GRID)}) to numbers of values, got {sizes!r}.")
+    for name in sizes:
+        if name not in GRID:
+            raise unknown("factor in data.grid", name, GRID)
+    grid = FactorGrid({**GRID, **sizes})
+    counts = dict(zip(grid.names, grid.sizes, strict=True))
+    if counts["shape"] > len(SHAPES):
+        raise VaexError(f"data.grid.shape must be in 1..{len(SHAPES)} ({', '.join(SHAPES)}), got {counts['shape']}.")
+    turns = counts["orientation"]
+    return FactorGrid(counts, {"orientation": 39 if turns == 40 else turns})
+
+
+def sprite_values(grid: FactorGrid) -> dict[str, NDArray[np.float64]]:
+    """Values of each factor of a `sprite_grid`, evenly spaced over the ranges of dSprites.
+
+    ``shape`` counts `SHAPES`, ``scale`` is in [0.5, 1], ``orientation`` in radians, ``x`` and ``y`` in [0, 1]. A factor
+    with one value has the middle of its range, orientation 0.
+
+    Differs: dSprites' 40 orientations include both 0 and 2 pi, the same image twice; so do 40 here, but any other
+    number leaves 2 pi out.
+    """
+    size = dict(zip(grid.names, grid.sizes, strict=True))
+
+    def spread(low: float, high: float, count: int) -> NDArray[np.float64]:
+        return np.linspace(low, high, count) if count > 1 else np.array([(low + high) / 2])
+
+    return {
+        "shape": np.arange(size["shape"], dtype=np.float64),
+        "scale": spread(0.5, 1.0, size["scale"]),
+        "orientation": np.linspace(0, 2 * math.pi, size["orientation"], endpoint=size["orientation"] == 40),
+        "x": spread(0.0, 1.0, size["x"]),
+        "y": spread(0.0, 1.0, size["y"]),
+    }
+
+
+class SpriteSet:
+    """Sprites at some positions of a grid; an image depends on its position and the settings alone.
+
+    So it is the same in every worker, epoch and split.
+    """
+
+    def __init__(
+        self,
+        grid: FactorGrid,
+        size: int = 64,
+        color: str = "white",
+        noise: float = 0.0,
+        seed: int = 0,
+        positions: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.grid, self.size, self.color, self.noise, self.seed = grid, size, color, noise, seed
+        self.positions = np.arange(len(grid)) if positions is None else positions
+        self._varying = grid.varying()
+        self._values = tuple(sprite_values(grid).values())
+        self._colors = _random_colors(len(grid), seed) if color == "random" else None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def subset(self, positions: NDArray[np.int64]) -> SpriteSet:
+        """Return the set of the images at ``positions`` (N,) of the grid."""
+        return SpriteSet(self.grid, self.size, self.color, self.noise, self.seed, positions)
+
+    def draw(self, positions: ArrayLike) -> NDArray[np.uint8]:
+        """Draw the plain sprites (N, size, size) of 0 and 1 at ``positions`` (N,) of the grid."""
+        classes = np.atleast_2d(self.grid.classes(positions))
+        shape, *rest = (values[classes[:, column]] for column, values in enumerate(self._values))
+        scale, orientation, x, y = rest
+        return render(shape.astype(np.int64), scale, orientation, x, y, self.size)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Gather image (B, C, H, W), mask (B, 1, H, W), factors (B, F) and index (B,), the position in the grid."""
+        positions = self.positions[indices]
+        mask = torch.from_numpy(self.draw(positions)).unsqueeze(1).float()
+        image = mask.clone()
+        if self._colors is not None:
+            image = mask * torch.from_numpy(self._colors[positions])[:, :, None, None]  # (B, 3, H, W)
+        if self.noise > 0:
+            for picture, position in zip(image, positions.tolist(), strict=True):
+                random = np.random.default_rng((self.seed, 2, position))
+                picture += self.noise * torch.from_numpy(random.standard_normal(picture.shape, dtype=np.float32))
+            image.clamp_(0, 1)
+        return Batch(
+            image=image,
+            mask=mask,
+            factors=torch.from_numpy(self._varying.classes(positions)),
+            index=torch.from_numpy(positions),
+        )
+
+
+class Sprites(ImageDataModule):
+    """dSprites on a free grid of factor values, drawn on the fly: no file, no download, exact masks and factors.
+
+    Images are (1, size, size), or (3, size, size) when coloured, float32 in [0, 1]. ``grid`` maps factor names to
+    numbers of values. ``color`` is "white", or "random" for one colour per image, each channel uniform in [0.5, 1].
+    ``noise`` is the standard deviation of Gaussian noise added to every pixel, clipped to [0, 1]. ``val`` and ``test``
+    images are taken from the grid at random by ``seed``, ``train`` of the others, null meaning all. Constant factors
+    (of one value) are left out of ``factor_names``, ``factor_sizes`` and ``factors`` of a batch.
+
+    Raises:
+        VaexError: when a setting is unknown or out of range, or the splits ask for more images than the grid has.
+
+    Source: L. Matthey et al., "dSprites: Disentanglement testing Sprites dataset", 2017; random colours as in
+    F. Locatello et al., "Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations",
+    ICML 2019.
+    Differs: the default grid is coarser than that of dSprites, which is a ``grid`` of 3, 6, 40, 32, 32.
+    """
+
+    train_set: SpriteSet
+    val_set: SpriteSet
+    test_set: SpriteSet
+
+    def __init__(
+        self,
+        size: int = 64,
+        grid: Mapping[str, int] | None = None,
+        color: str = "white",
+        noise: float = 0.0,
+        train: int | None = None,
+        val: int = 2048,
+        test: int = 2048,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        check_size(size)
+        if color not in COLORS:
+            raise unknown("data.color", color, COLORS)
+        _check_noise(noise)
+        _check_counts(seed=seed, val=val, test=test, train=0 if train is None else train)
+        channels = 1 if color == "white" else 3
+        super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
+        full = sprite_grid({} if grid is None else grid)
+        self.factor_grid = full.varying()
+        self.factor_names, self.factor_sizes = self.factor_grid.names, self.factor_grid.sizes
+        self.splits = _split_sizes(len(full), train, val, test)
+        self.grid_set = SpriteSet(full, size, color, noise, seed)
+        """Every image of the grid in order, of all splits."""
+        self._settings = {
+            "version": _VERSION,
+            "size": int(size),
+            "grid": dict(zip(full.names, full.sizes, strict=True)),
+            "color": color,
+            "noise": float(noise),
+            "splits": self.splits,
+            "seed": seed,
+        }
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the settings that determine the images and the splits."""
+        return hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
+
+    def prepare_data(self) -> None:
+        """Nothing to fetch: sprites are drawn."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Draw the three disjoint splits from the grid."""
+        order = np.random.default_rng((self.seed, 1)).permutation(len(self.grid_set))
+        train, val, test = self.splits
+        self.test_set = self.grid_set.subset(order[:test])
+        self.val_set = self.grid_set.subset(order[test : test + val])
+        self.train_set = self.grid_set.subset(order[test + val : test + val + train])
+
+
+def _check_noise(noise: Any) -> None:
+    if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < math.inf:
+        raise VaexError(f"data.noise must be a standard deviation of 0 or more, got {noise!r}.")
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise VaexError(f"data.{name} must be a whole number of at least 0, got {value!r}.")
+
+
+def _split_sizes(total: int, train: int | None, val: int, test: int) -> tuple[int, int, int]:
+    asked = (train or 0) + val + test
+    if asked > total or (train is None and asked == total):
+        least = "" if train is not None else ", and training needs at least one more"
+        raise VaexError(
+            f"data.train, data.val and data.test ask for {asked} images{least}, but the grid has {total}; "
+            "lower data.val and data.test, or enlarge data.grid."
+        )
+    return (total - asked if train is None else train), val, test
+
+
+def _random_colors(count: int, seed: int) -> NDArray[np.float32]:
+    """One bright colour per position of the grid (count, 3), each channel in [0.5, 1)."""
+    random = np.random.default_rng((seed, 3))
+    return 0.5 + 0.5 * random.random((count, 3), dtype=np.float32)

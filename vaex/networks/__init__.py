@@ -1,0 +1,17 @@
+"""Neural networks as plain `nn.Module`s: encoders, decoders, likelihoods and the VAE that joins them."""
+
+from vaex.networks.decoders import Decoder, conv_decoder, factor_vae_decoder, mnist_decoder
+from vaex.networks.encoders import Encoder, conv_encoder, factor_vae_encoder, mnist_encoder
+from vaex.networks.vae import VAE
+
+__all__ = [
+    "VAE",
+    "Decoder",
+    "Encoder",
+    "conv_decoder",
+    "conv_encoder",
+    "factor_vae_decoder",
+    "factor_vae_encoder",
+    "mnist_decoder",
+    "mnist_encoder",
+]

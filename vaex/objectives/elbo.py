@@ -1,0 +1,63 @@
+"""The evidence lower bound, the objective of the plain VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaex.errors import VaexError
+from vaex.objectives.terms import Terms
+from vaex.objectives.warmup import Warmup
+from vaex.types import VAEOutput
+
+
+def free_bits_kl(kl: Tensor, free_bits: float) -> Tensor:
+    """Sum over latents of max(``free_bits``, KL averaged over the batch), () in nats; ``kl`` is (B, D).
+
+    Source: Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016, Eq. 15,
+    with one latent per group.
+    """
+    return kl.mean(0).clamp(min=free_bits).sum()
+
+
+def elbo(images: Tensor, output: VAEOutput, beta: float = 1.0, free_bits: float = 0.0) -> Terms:
+    """Return -log p(x|z) + ``beta`` KL(q(z|x) || p(z)), averaged over the batch, in nats per image.
+
+    The parts ``reconstruction`` and ``kl`` are unweighted and without free bits, so that they compare across runs.
+    """
+    reconstruction = -output.likelihood.log_prob(images).mean()
+    kl = output.kl.float() if output.kl.dtype != torch.float64 else output.kl
+    total_kl = kl.flatten(1).sum(1).mean()
+    penalty = free_bits_kl(kl, free_bits) if free_bits > 0 else total_kl
+    parts = {
+        "reconstruction": reconstruction,
+        "kl": total_kl,
+        "beta": torch.as_tensor(beta, dtype=reconstruction.dtype, device=reconstruction.device),
+    }
+    return Terms(reconstruction + beta * penalty, parts)
+
+
+class ELBO:
+    """The plain VAE: reconstruction + KL, with optional KL warm-up and free bits (nats per latent).
+
+    Source: Kingma & Welling, ICLR 2014, Eq. 10.
+
+    Raises:
+        VaexError: for negative free bits or a warm-up out of range.
+    """
+
+    keep: tuple[str, ...] = ()
+
+    def __init__(self, warmup: Mapping[str, Any] | None = None, free_bits: float = 0.0, beta: float = 1.0) -> None:
+        if free_bits < 0 or beta < 0:
+            raise VaexError(f"objective.free_bits and objective.beta must be 0 or more, got {free_bits} and {beta}.")
+        self.warmup = Warmup(**(warmup or {}))
+        self.free_bits = free_bits
+        self.beta = beta
+
+    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
+        """Return the terms at optimiser step ``step``."""
+        return elbo(images, output, self.beta * self.warmup(step), self.free_bits)

@@ -1,0 +1,27 @@
+"""The value of an objective: the total to minimise and the terms it is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from vaex.types import VAEOutput
+
+
+class Terms(NamedTuple):
+    """``total`` is the loss, () in nats; ``parts`` are its unweighted, positive terms and its weights, each ()."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """A callable of images (B, C, H, W), the VAE's output and the optimiser step; it holds numbers, no tensors.
+
+    ``keep`` names the layers whose activations it needs.
+    """
+
+    keep: tuple[str, ...]
+
+    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms: ...

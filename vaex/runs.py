@@ -1,0 +1,113 @@
+"""The run folder: where its files lie, and reading and writing them atomically. Imports no torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from vaex.errors import VaexError
+
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that ``path`` holds either the old or the whole new content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise VaexError(f"Cannot write {path} ({error.strerror}); free space or choose another folder.") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the checkpoints that come with vaex."""
+    return sorted(path.stem for path in SHIPPED.glob("*.ckpt"))
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """Return the run's best checkpoint (``best*.ckpt``, newest), else its last one, else None."""
+    folder = run / CHECKPOINTS
+    best = sorted(folder.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if best:
+        return best[-1]
+    last = folder / LAST
+    return last if last.is_file() else None
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint file that ``path`` means: a file, a run folder, or the name of a shipped checkpoint.
+
+    Raises:
+        VaexError: when there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (found := best_checkpoint(path)) is not None:
+            return found
+        raise VaexError(
+            f"Run folder {path} holds no checkpoint ({CHECKPOINTS}/best*.ckpt or {CHECKPOINTS}/{LAST}); "
+            "train it first, or name a checkpoint file."
+        )
+    if str(path) in shipped_names():
+        return SHIPPED / f"{path}.ckpt"
+    raise VaexError(
+        f"No checkpoint at {path}: expected a .ckpt file, a run folder, or a shipped name ({', '.join(shipped_names())})."
+    )
+
+
+class _Inert:
+    """Stands for every class in a checkpoint while only its plain values are read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
+        return _Inert  # no name in the file is ever looked up, so none can run
+
+    def persistent_load(self, pid: Any) -> None:  # noqa: ARG002
+        return None  # tensors are not needed
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the plain config inside a checkpoint without importing torch, for errors that should come fast.
+
+    Raises:
+        VaexError: when the file is damaged or holds no config.
+    """
+    file = find_checkpoint(path)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl")
+            content = _PlainUnpickler(io.BytesIO(archive.read(name))).load()
+        config = content["hyper_parameters"]
+    except VaexError:
+        raise
+    except Exception as error:  # pickle raises nearly anything for damaged input
+        raise VaexError(
+            f"Checkpoint {file} cannot be read: it is cut short, damaged or not a vaex checkpoint; use another one."
+        ) from error
+    if not isinstance(config, dict) or "network" not in config:
+        raise VaexError(f"{file} is not a vaex checkpoint: its hyper_parameters hold no network.")
+    return config
