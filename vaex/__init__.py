@@ -3,10 +3,9 @@
 Everything is imported on first use, so that ``import vaex`` costs nothing.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from vaex.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vaex import attention, callbacks, data, metrics, modules
@@ -16,16 +15,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["attention", "callbacks", "data", "explain", "load", "metrics", "modules"]
 
-_HOMES = {"load": "vaex.build", "explain": "vaex.explanation"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"vaex.{name}")
-    raise AttributeError(f"module 'vaex' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {"load": "vaex.build", "explain": "vaex.explanation"}
+    | dict.fromkeys(["attention", "callbacks", "data", "metrics", "modules"]),
+)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +19,35 @@ from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
 from vaex.objectives import ELBO, BetaVAE
 from vaex.objectives.terms import Objective
-from vaex.runs import find_checkpoint
+from vaex.objectives.warmup import Warmup
+from vaex.runs import find_checkpoint, write_atomic
 
 NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "mnist": (networks.mnist_encoder, networks.mnist_decoder),
     "factor_vae": (networks.factor_vae_encoder, networks.factor_vae_decoder),
     "conv": (networks.conv_encoder, networks.conv_decoder),
 }
+FIXED_SHAPES: dict[str, tuple[int | None, int, int]] = {"mnist": (1, 28, 28), "factor_vae": (None, 64, 64)}
+"""Images (C, H, W) of the networks that take one size only; None for any number of channels."""
+
 PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"vae": ELBO, "beta_vae": BetaVAE}
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
+"""Annotations that `call_checked` compares values with, and their names in words."""
 
 
 def call_checked(kind: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call ``function(**options)``; an unknown or missing option is one sentence with the nearest valid name."""
+    """Call ``function(**options)`` with names and plain types checked against its signature.
+
+    Raises:
+        VaexError: for an unknown option (the nearest valid name is told), a missing one, or a value of another type.
+    """
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
     for key in options:
@@ -36,6 +55,10 @@ def call_checked(kind: str, function: Callable[..., Any], options: Mapping[str, 
             close = nearest(key, parameters)
             hint = f"did you mean '{close[0]}'? " if close else ""
             raise VaexError(f"{kind} has no option '{key}': {hint}it takes {', '.join(parameters) or 'none'}.")
+        expected, words = KINDS.get(str(parameters[key].annotation), (object, ""))
+        value = options[key]
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected in (Integral, Real)):
+            raise VaexError(f"{kind} needs {words} for the option '{key}', got {value!r}.")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in options]
     if missing:
         raise VaexError(f"{kind} needs the option '{missing[0]}', which is not given.")
@@ -44,6 +67,8 @@ def call_checked(kind: str, function: Callable[..., Any], options: Mapping[str, 
 
 def named(kind: str, registry: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Split a config into the registry entry of its ``name`` and the other options."""
+    if not isinstance(config, Mapping):
+        raise VaexError(f"The {kind} must be a mapping such as {{name: {next(iter(registry))}}}, got {config!r}.")
     options = dict(config)
     name = options.pop("name", None)
     if name not in registry:
@@ -59,13 +84,15 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     """
     (encoder, decoder), options = named("network", NETWORKS, network)
     likelihood = options.pop("likelihood", None) or {}
-    shape = tuple(options.pop("shape", ()))
     kind = f"network '{network['name']}'"
-    accepted = inspect.signature(encoder).parameters
-    if "shape" in accepted:
-        options["shape"] = shape
-    if "channels" in accepted:
-        options["channels"] = shape[0]
+    fixed = FIXED_SHAPES.get(network["name"])
+    if "shape" in options or fixed is None:
+        shape = image_shape(kind, options.pop("shape", None), fixed)
+        accepted = inspect.signature(encoder).parameters
+        if "shape" in accepted:
+            options["shape"] = shape
+        if "channels" in accepted:
+            options["channels"] = shape[0]
     prior_class, prior_options = named("prior", PRIORS, prior or {"name": "normal"})
     return VAE(
         call_checked(kind, encoder, options),
@@ -75,31 +102,68 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     )
 
 
+def image_shape(kind: str, shape: Any, fixed: tuple[int | None, int, int] | None = None) -> tuple[int, int, int]:
+    """Return ``shape`` as (C, H, W), compared with the one that a network is made for.
+
+    Raises:
+        VaexError: when it is none, or another than ``fixed``.
+    """
+    sizes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else []
+    if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise VaexError(f"{kind} needs the option 'shape', [channels, height, width] in whole numbers, got {shape!r}.")
+    if fixed and any(want not in (None, size) for want, size in zip(fixed, sizes, strict=True)):
+        raise VaexError(
+            f"{kind} takes images of {fixed[0] or 'C'}x{fixed[1]}x{fixed[2]} only, got {'x'.join(map(str, sizes))}; "
+            "use network=conv, or other data."
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
 def build_objective(objective: Mapping[str, Any]) -> Objective:
-    """Return the objective from ``{"name": ..., ...}``."""
+    """Return the objective from ``{"name": ..., ...}``.
+
+    Raises:
+        VaexError: for an unknown name or option, or a value out of range.
+    """
     function, options = named("objective", OBJECTIVES, objective)
+    if options.get("warmup"):
+        call_checked("objective.warmup", Warmup, options["warmup"])
     built: Objective = call_checked(f"objective '{objective['name']}'", function, options)
     return built
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return a checkpoint's content, read with ``weights_only=True``; ``path`` is a file, a run folder or a shipped name.
+    """Return a checkpoint's content, read with ``weights_only=True``.
+
+    ``path`` is a file, a run folder or the name of a shipped checkpoint.
 
     Raises:
         VaexError: when there is no checkpoint, or the file is damaged or not one of vaex's.
     """
     file = find_checkpoint(path)
+    damaged = f"Checkpoint {file} is cut short, damaged or no checkpoint at all; use another one of the run folder."
     try:
+        with file.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):  # torch would read it as a bare pickle
+                raise VaexError(damaged)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except VaexError:
+        raise
+    except pickle.UnpicklingError as error:
         raise VaexError(
-            f"Checkpoint {file} cannot be read ({reason}): it is cut short, damaged or holds code; "
-            "use another checkpoint of the run folder."
+            f"Checkpoint {file} holds more than tensors and plain values, which could run code when it is read, "
+            "so it is not read; use one that vaex wrote."
         ) from error
-    missing = [key for key in CHECKPOINT_FIELDS if not isinstance(content, dict) or key not in content]
-    if missing or "network" not in content["hyper_parameters"]:
-        raise VaexError(f"{file} is not a vaex checkpoint: it lacks {', '.join(missing) or 'hyper_parameters.network'}.")
+    except OSError as error:
+        raise VaexError(f"Checkpoint {file} cannot be read ({error.strerror or error}); check the file.") from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise VaexError(damaged) from error
+    fields = content if isinstance(content, dict) else {}
+    missing = [key for key in CHECKPOINT_FIELDS if not isinstance(fields.get(key), Mapping)]
+    if not missing and not isinstance(fields["hyper_parameters"].get("network"), Mapping):
+        missing = ["hyper_parameters.network"]
+    if missing:
+        raise VaexError(f"{file} is not a vaex checkpoint: it lacks {', '.join(missing)}; use one that vaex wrote.")
     checkpoint: dict[str, Any] = content
     return checkpoint
 
@@ -113,18 +177,34 @@ def load(path: str | Path) -> VAE:
     Raises:
         VaexError: when there is no checkpoint, or its weights do not fit its config.
     """
-    checkpoint = read_checkpoint(path)
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
     config = checkpoint["hyper_parameters"]
-    model = build_model(config["network"], config.get("prior"))
+    try:
+        model = build_model(config["network"], config.get("prior"))
+    except VaexError as error:
+        raise VaexError(f"The config in {file} does not describe a model of this version of vaex: {error}") from error
     prefix = "vae."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise VaexError(
-            f"The weights in {find_checkpoint(path)} do not fit the network '{config['network'].get('name')}' of its config; "
+            f"The weights in {file} do not fit the network '{config['network'].get('name')}' of its config; "
             "the file was edited or written by another version of vaex."
         ) from error
     model.config = dict(config)
-    model.calibration = dict(checkpoint.get("calibration", {}))
+    model.calibration = dict(checkpoint.get("calibration") or {})
     return model.eval()
+
+
+def slim_checkpoint(source: str | Path, target: str | Path) -> None:
+    """Write the weights in half precision and the config of ``source`` alone to ``target``, to be shipped or mailed."""
+    checkpoint = read_checkpoint(source)
+    weights = {
+        key: value.half() if value.is_floating_point() else value for key, value in checkpoint["state_dict"].items()
+    }
+    buffer = io.BytesIO()
+    content = {"state_dict": weights, "hyper_parameters": checkpoint["hyper_parameters"]}
+    torch.save({**content, "calibration": checkpoint.get("calibration", {})}, buffer)
+    write_atomic(Path(target), buffer.getvalue())

@@ -23,13 +23,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command(
-        "vaex.commands.train", "train a VAE, explain it at every validation, test it", "vaex train data=mnist network=mnist"
+        "vaex.commands.train",
+        "train a VAE, explain it at every validation, test it",
+        "vaex train data=mnist network=mnist",
     ),
     "evaluate": Command(
         "vaex.commands.evaluate", "test a checkpoint: losses, maps, scores", "vaex evaluate ckpt=RUN_FOLDER"
     ),
     "explain": Command(
-        "vaex.commands.explain", "draw why each latent fires on your images", "vaex explain ckpt=RUN_FOLDER images=FOLDER"
+        "vaex.commands.explain",
+        "draw why each latent fires on your images",
+        "vaex explain ckpt=RUN_FOLDER images=FOLDER",
     ),
 }
 
@@ -109,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sentence(error: Exception, command: str) -> str:
     if isinstance(error, VaexError):
         return str(error)
-    from vaex.config import friendly  # noqa: PLC0415
+    from vaex.config import friendly
 
     if sentence := friendly(error, command):
         return sentence

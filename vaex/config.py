@@ -28,7 +28,7 @@ def conf_dir() -> Path:
 
 def register_resolvers() -> None:
     """Register ``${vaex.channels:COLOR}``, the image channels of a sprite colour."""
-    from omegaconf import OmegaConf  # noqa: PLC0415 - the command list needs no omegaconf
+    from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
 
@@ -48,7 +48,8 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         VaexError: when it does not, with a choice that fits.
     """
-    network, shape = config["network"], tuple(config["network"]["shape"])
+    network = config["network"]
+    shape = tuple(_whole(side, "network.shape") for side in network["shape"])
     channels, size = NETWORK_SHAPES.get(network["name"], (None, None))
     if (channels not in (None, shape[0])) or (size is not None and shape[1:] != (size, size)):
         raise VaexError(
@@ -56,15 +57,23 @@ def check(config: Mapping[str, Any]) -> None:
             f"{'x'.join(map(str, shape))}; choose network=conv or other data."
         )
     if network["name"] == "conv":
-        depth = int(network["depth"])
-        if shape[1] != shape[2] or not 32 <= shape[1] <= 256 or depth < 1 or shape[1] % 2**depth:
+        deepest = shape[1].bit_length() - 1
+        if shape[1] != shape[2] or not 32 <= shape[1] <= 256:
             raise VaexError(
-                f"network=conv with depth {depth} takes square images of 32 to 256 pixels, a multiple of {2**depth}, but the "
-                f"data gives {'x'.join(map(str, shape))}; choose another data.size or network.depth"
-                + (", or network=mnist." if shape == (1, 28, 28) else ".")
+                f"network=conv takes square images of 32 to 256 pixels, but the data gives "
+                f"{'x'.join(map(str, shape))}; "
+                + ("choose network=mnist." if shape == (1, 28, 28) else "choose another data.size.")
             )
-    if int(network["latents"]) < 1:
+        if not 1 <= _whole(network["depth"], "network.depth") <= deepest:
+            raise VaexError(f"network.depth must be 1 to {deepest} for {shape[1]} pixels, got {network['depth']}.")
+    if _whole(network["latents"], "network.latents") < 1:
         raise VaexError(f"network.latents must be at least 1, got {network['latents']}.")
+
+
+def _whole(value: Any, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise VaexError(f"{key} must be a whole number, got '{value}'.")
+    return value
 
 
 def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +109,9 @@ def _flat(config: Any, prefix: str = "") -> list[str]:
 def friendly(error: Exception, command: str) -> str | None:
     """Return one sentence for an error of Hydra or OmegaConf, with the nearest valid name; None for another error."""
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
-    if match := re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text):
+    if match := re.search(r"Could not find '([^']+)'", text) or re.search(
+        r"Cannot find primary config '([^']+)'", text
+    ):
         group, _, name = match.group(1).rpartition("/")
         if group and choices(group):
             return str(unknown(f"choice for {group}", name, choices(group)))
@@ -123,9 +134,9 @@ def friendly(error: Exception, command: str) -> str | None:
 
 
 def _unknown_key(key: str, command: str) -> VaexError:
-    from hydra import compose, initialize_config_dir  # noqa: PLC0415
-    from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
-    from omegaconf import OmegaConf  # noqa: PLC0415
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from vaex.attention.isolation import original, undisturbed
 from vaex.attention.latent import encoding, latent_attention
 from vaex.attention.outputs import code_of
+from vaex.attention.targets import kl_to_normal
+from vaex.errors import VaexError
 from vaex.networks import VAE
 from vaex.scores.image import Evidence, score_images
-from vaex.types import Explanation
+from vaex.types import Explanation, VAEOutput
 
 
-def _forward(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    if isinstance(model, VAE):
-        output = model(images, sample=False)
-        return output.posterior.mean, output.posterior.logvar, output.kl, output.reconstruction
-    code = code_of(encoding(model)(images))
+class _Statement(NamedTuple):
+    mean: Tensor
+    logvar: Tensor | None
+    kl: Tensor | None
+    reconstruction: Tensor | None
+
+
+def _statement(model: nn.Module, images: Tensor) -> _Statement:
+    output = model(images) if isinstance(model, VAE) else encoding(model)(images)
+    code = code_of(output)
+    if isinstance(output, VAEOutput):
+        return _Statement(code.mean, code.logvar, output.kl, output.reconstruction)
     if code.logvar is None:
-        return code.mean, None, None, None
-    kl = 0.5 * (code.mean.square() + code.logvar.exp() - 1 - code.logvar)  # to N(0, I), the usual prior
-    return code.mean, code.logvar, kl, None
+        return _Statement(code.mean, None, None, None)
+    kl = kl_to_normal(code).flatten(2).sum(2) if code.mean.dim() > 2 else kl_to_normal(code)  # (B, D)
+    return _Statement(code.mean, code.logvar, kl, None)
 
 
 def explain(
@@ -31,24 +40,19 @@ def explain(
     """Return maps, score map, score, code and reconstruction of ``images`` (B, C, H, W) in [0, 1].
 
     ``options`` are those of `vaex.attention.latent_attention`; ``score`` names one of `vaex.scores.SCORES`. What the
-    model does not state (a log-variance, a decoder) is None. The same images give the same result inside fit,
-    validate, test, predict and outside Lightning.
+    model does not state (a log-variance, a decoder) is None; where it states no prior its KL is that to N(0, I), and of
+    a latent grid the KL is summed over the cells. The same images give the same result inside fit, validate, test,
+    predict and outside Lightning, and nothing of model or random stream is changed.
 
     Raises:
-        VaexError: as `latent_attention`; for a score that the model cannot give.
+        VaexError: as `latent_attention`; for a score that the model cannot give; for ``create_graph=True``.
     """
+    if options.get("create_graph"):
+        raise VaexError("An explanation carries no graph; for a loss call latent_attention(..., create_graph=True).")
     maps = latent_attention(model, images, layer, **options).float()
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            parameter = next((p for p in model.parameters() if p.is_floating_point()), images)
-            pixels = images.detach().clone()
-            mean, logvar, kl, reconstruction = _forward(model, pixels.to(parameter.dtype))
-            parts = [None if part is None else part.float() for part in (logvar, kl, reconstruction)]
-            logvar, kl, reconstruction = parts
-            scored = score_images(score, Evidence(pixels.float(), maps, reconstruction, kl))
-    finally:
-        for module, training in flags:
-            module.training = training
-    return Explanation(maps, scored.score_map, scored.score, mean.float(), logvar, kl, reconstruction)
+    model = original(model)
+    with undisturbed(model, images) as pixels:
+        said = _statement(model, pixels)
+        logvar, kl, reconstruction = (None if part is None else part.float() for part in said[1:])
+        scored = score_images(score, Evidence(images.detach().clone().float(), maps, reconstruction, kl))
+    return Explanation(maps, scored.score_map, scored.score, said.mean.float(), logvar, kl, reconstruction)

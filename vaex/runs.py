@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,48 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old or the whole new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise VaexError(f"Cannot write {path} ({error.strerror}); free space or choose another folder.") from error
+        reason = error.strerror or error
+        raise VaexError(f"Cannot write {path} ({reason}); free space or choose another folder.") from error
+    finally:
+        if temporary.exists():  # the write failed half-way
+            temporary.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     write_atomic(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+@contextmanager
+def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
+    """Yield a function (name, array) that adds an array to the .npz at ``path``; memory stays that of one array.
+
+    The file appears when the body ends without an error.
+    """
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+
+            def store(name: str, array: Any) -> None:
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+                archive.writestr(f"{name}.npy", buffer.getvalue())
+
+            yield store
+        temporary.replace(path)
+    except OSError as error:
+        raise VaexError(f"Cannot write {path} ({error.strerror}); free space or choose another folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def shipped_names() -> list[str]:
@@ -67,9 +98,8 @@ def find_checkpoint(path: str | Path) -> Path:
         )
     if str(path) in shipped_names():
         return SHIPPED / f"{path}.ckpt"
-    raise VaexError(
-        f"No checkpoint at {path}: expected a .ckpt file, a run folder, or a shipped name ({', '.join(shipped_names())})."
-    )
+    names = ", ".join(shipped_names()) or "none in this installation"
+    raise VaexError(f"No checkpoint at {path}: expected a .ckpt file, a run folder, or a shipped name ({names}).")
 
 
 class _Inert:
@@ -83,10 +113,10 @@ class _Inert:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
+    def find_class(self, module: str, name: str) -> Any:
         return _Inert  # no name in the file is ever looked up, so none can run
 
-    def persistent_load(self, pid: Any) -> None:  # noqa: ARG002
+    def persistent_load(self, pid: Any) -> None:
         return None  # tensors are not needed
 
 

@@ -6,7 +6,7 @@ layer, ``h w`` its cells, ``D`` latents, ``T`` targets, ``F`` factors, ``S`` sam
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -33,9 +33,7 @@ class Posterior(NamedTuple):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draw z = mean + exp(logvar / 2) * eps by reparameterisation, shaped like ``mean``."""
-        noise = torch.randn(
-            self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
-        )
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
 
@@ -82,3 +80,8 @@ class Explanation(NamedTuple):
     logvar: Tensor | None  # (B, D)
     kl: Tensor | None  # (B, D) nats
     reconstruction: Tensor | None  # (B, C, H, W)
+
+    def image(self, position: int) -> Explanation:
+        """Return the explanation of one image of the batch, on the CPU, with B = 1."""
+        parts: list[Any] = [None if part is None else part[position : position + 1].cpu() for part in self]
+        return Explanation(*parts)

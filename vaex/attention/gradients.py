@@ -26,15 +26,17 @@ def target_gradients(
     ``targets`` is (B, T) and row b must depend on image b alone; ``chunk`` bounds t.
 
     Raises:
-        VaexError: when the targets have no gradient path to the activation.
+        VaexError: when the targets have no gradient path to the activation, or ``chunk`` is below 1.
     """
+    if chunk is not None and chunk < 1:
+        raise VaexError(f"chunk must be at least 1 target per backward pass, got {chunk}.")
     count = targets.shape[1]
     size = min(count, chunk or targets_per_pass(activation))
     no_path = VaexError(
         "The target has no gradient path to the layer: the layer lies behind the code, or the model detaches "
         "(no_grad, detach, argmax) between them; choose an earlier layer or another target."
     )
-    if not targets.requires_grad:
+    if not (targets.requires_grad and activation.requires_grad):
         raise no_path
     for start in range(0, count, size):
         block = targets[:, start : start + size]
@@ -68,10 +70,9 @@ def _batched(block: Tensor, activation: Tensor, keep: bool, create_graph: bool) 
             allow_unused=True,
             is_grads_batched=True,
         )[0]
-    except RuntimeError as error:
-        if "vmap" not in str(error):
-            raise
-        # A backward without a batching rule (a custom autograd.Function): same values, one target at a time
+    except RuntimeError:
+        # A backward that cannot be batched (a custom autograd.Function), told in many words: the same values come one
+        # target at a time, and so does a failure that has another reason
         rows = [_single(block[:, t], activation, keep or t < count - 1, create_graph) for t in range(count)]
         present = [row for row in rows if row is not None]
         return torch.stack(present) if len(present) == count else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaex.attention.gradients import target_gradients
+from vaex.attention.isolation import eager, original, undisturbed
 from vaex.attention.layers import capture, default_layer
 from vaex.attention.methods import method_named, rectifier_named
 from vaex.attention.outputs import code_of
@@ -30,23 +31,23 @@ def attention_maps(
     """Return the maps of ``targets`` (B, T) over the cells of ``activation`` (B, K, h, w): (B, T, h, w).
 
     For losses: the activation comes from ``vae(x, keep=(layer,)).activations`` and ``create_graph=True`` keeps the
-    second-order gradient.
+    second-order gradient; without it the maps carry no graph.
     """
     combine, rectifier = method_named(method), rectifier_named(rectify)
-    parts = [
-        rectifier(combine(activation, gradient)).transpose(0, 1)
-        for gradient in target_gradients(targets, activation, chunk, create_graph)
-    ]
+    weighed = activation if create_graph else activation.detach()
+    with torch.enable_grad():  # the targets are taken apart within their graph, wherever this is called
+        parts = [
+            rectifier(combine(weighed, gradient)).transpose(0, 1)
+            for gradient in target_gradients(targets, activation, chunk, create_graph)
+        ]
     return torch.cat(parts, dim=1)
 
 
-def resize_maps(maps: Tensor, size: str | tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+def resize_maps(maps: Tensor, size: str | Sequence[int], image_size: tuple[int, int]) -> Tensor:
     """Bring maps (B, T, h, w) to ``size``: "input" (bilinear), "layer" (as they are) or a pair of pixels."""
     if size == "layer":
         return maps
-    if isinstance(size, str) and size != "input":
-        raise unknown("map size", size, ["input", "layer", "(H, W)"])
-    pixels = image_size if isinstance(size, str) else tuple(size)
+    pixels = image_size if size == "input" else [int(side) for side in size]
     return F.interpolate(maps, size=pixels, mode="bilinear", align_corners=False)
 
 
@@ -54,21 +55,6 @@ def encoding(model: nn.Module) -> Callable[[Tensor], Any]:
     """Return what maps images to a code: the model's ``encode`` where it has one, else the model itself."""
     encode = getattr(model, "encode", None)
     return encode if callable(encode) else model
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(getattr(module, "_compiled_call_impl", None) or hasattr(module, "_orig_mod") for module in model.modules())
 
 
 def latent_attention(
@@ -81,7 +67,7 @@ def latent_attention(
     target: str | Callable[[Any], Tensor] = "mean",
     rectify: str = "relu",
     reduce: Reduce = "sum",
-    size: str | tuple[int, int] = "input",
+    size: str | Sequence[int] = "input",
     chunk: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
@@ -90,9 +76,11 @@ def latent_attention(
     ``model`` is any module whose ``encode``, or else whose call, maps images (B, C, H, W) to a code (see
     `vaex.attention.outputs.code_of`). With the defaults T = D and map i is ReLU(sum_k alpha_k A_k), alpha_k the
     spatial mean of d mean_i / d A_k, bilinear to (H, W). ``target="sum", rectify="abs"`` is the official code's map
-    up to the scale of its gradient. The call runs in evaluation mode and fp32 (or the parameters' own precision),
-    works under ``no_grad`` and ``inference_mode``, and leaves no hook, gradient or changed flag behind; a map never
-    depends on the other images of the batch.
+    up to the scale of its gradient; its absolute value is taken after the resizing, as there.
+
+    The call runs in evaluation mode and fp32 (or the parameters' own precision), works under ``no_grad`` and
+    ``inference_mode``, and leaves no hook, gradient, changed flag or random draw behind. A map never depends on the
+    other images of the batch: an image with NaN spoils its own maps alone.
 
     ``create_graph=True`` keeps training mode, precision and graph as they are, for losses.
 
@@ -101,40 +89,44 @@ def latent_attention(
 
     Raises:
         VaexError: for an unknown layer, method, target or latent; a layer without spatial axes, that runs twice or has
-            no gradient path to the target; batch-norm in training mode with ``create_graph``.
+            no gradient path to the target; batch-norm that takes its statistics from the batch.
     """
-    if images.dim() != 4:
-        raise VaexError(f"Images must be (B, C, H, W), got {tuple(images.shape)}.")
-    if chunk is not None and chunk < 1:
-        raise VaexError(f"chunk must be at least 1, got {chunk}.")
-    method_named(method), rectifier_named(rectify)  # names are checked before anything is computed
+    method_named(method), rectifier_named(rectify)  # options are checked before anything is computed
+    _check_shapes(images, size)
+    model = original(model)
     encode = encoding(model)
-    image_size = (images.shape[-2], images.shape[-1])
     with ExitStack() as stack:
+        pixels = images
         if create_graph:
-            _refuse_training_batch_norm(model)
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(eager())
         else:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(torch.autocast(images.device.type, enabled=False))
-            stack.enter_context(_evaluation(model))
-            parameter = next((p for p in model.parameters() if p.is_floating_point()), images)
-            images = images.detach().clone().to(parameter.dtype)  # a clone: inference tensors carry no graph
-        if _is_compiled(model):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            pixels = stack.enter_context(undisturbed(model, images))
+        _refuse_coupling(model)
         if layer is None:
-            layer = default_layer(model, encode, lambda output: code_of(output).mean, images[:1].detach())
+            with undisturbed(model, images[:1]) as probe:
+                layer = default_layer(model, encode, lambda output: code_of(output).mean, probe)
         with capture(model, (layer,), cut=not create_graph) as kept:
-            output = encode(images)
+            output = encode(pixels)
             activation = _spatial(kept, layer)
-            targets = target_values(output, target, latents, reduce)
-            if targets.shape[0] != images.shape[0]:
-                raise VaexError(f"A target must return (B, T) with B = {images.shape[0]}, got {tuple(targets.shape)}.")
-            maps = attention_maps(activation, targets, method, rectify, chunk, create_graph)
-        if not create_graph:
-            maps = maps.detach()
-        return resize_maps(maps, size, image_size)
+            with torch.enable_grad():  # the encoder may have left no_grad on its way out
+                targets = target_values(output, target, latents, reduce)
+            if targets.shape[0] != len(images):
+                raise VaexError(f"A target must return (B, T) with B = {len(images)}, got {tuple(targets.shape)}.")
+            # The paper rectifies at the layer's size, the official code takes the absolute value at the image's
+            late = rectify == "abs"
+            maps = attention_maps(activation, targets, method, "none" if late else rectify, chunk, create_graph)
+        maps = resize_maps(maps, size, (images.shape[-2], images.shape[-1]))
+        return maps.abs() if late else maps
+
+
+def _check_shapes(images: Tensor, size: str | Sequence[int]) -> None:
+    if images.dim() != 4 or len(images) == 0:
+        raise VaexError(f"Images must be (B, C, H, W) with B of at least 1, got {tuple(images.shape)}.")
+    if isinstance(size, str) and size not in ("input", "layer"):
+        raise unknown("map size", size, ["input", "layer", "(H, W)"])
+    if not isinstance(size, str) and (len(size) != 2 or min(size) < 1):
+        raise VaexError(f"A map size must be input, layer or a pair (H, W) of pixels, got {tuple(size)}.")
 
 
 def _spatial(kept: dict[str, Tensor], layer: str) -> Tensor:
@@ -149,10 +141,11 @@ def _spatial(kept: dict[str, Tensor], layer: str) -> Tensor:
     return activation
 
 
-def _refuse_training_batch_norm(model: nn.Module) -> None:
+def _refuse_coupling(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            mode = "in training mode" if module.training else "without running statistics"
             raise VaexError(
-                f"Batch-norm layer '{name}' in training mode couples the images of a batch, so a map for a loss would "
-                "depend on its neighbours; call .eval() on it, or use norm=group."
+                f"Batch-norm layer '{name}' {mode} couples the images of a batch, so a map would depend on its "
+                "neighbours; call .eval() on a layer that keeps running statistics, or use norm=group."
             )

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from vaex.errors import unknown
 
-EPSILON = 1e-8
-
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     """Weight each channel by its spatially averaged gradient, sum over channels.
+
+    The weights are zero where each channel is normalised behind the layer (instance norm, a group norm with a group per
+    channel): what follows does not see a channel's mean. Read the map behind the normalisation.
 
     Source: Selvaraju et al., ICCV 2017; for latents Liu et al., CVPR 2020, Eq. 1-3.
     """
@@ -45,8 +46,8 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Source: Fu et al., BMVC 2020.
     """
     total = activation.sum((-2, -1))
-    safe = torch.where(total.abs() < EPSILON, torch.full_like(total, EPSILON), total)
-    weights = torch.einsum("tbkhw,bkhw->tbk", gradient, activation) / safe
+    total = torch.where(total == 0, 1.0, total)  # a dead channel weighs 0
+    weights = torch.einsum("tbkhw,bkhw->tbk", gradient, activation) / total
     return torch.einsum("tbk,bkhw->tbhw", weights, activation)
 
 

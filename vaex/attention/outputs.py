@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -27,7 +28,7 @@ class Code(NamedTuple):
         return self.logvar.clamp(*LOGVAR_RANGE)
 
 
-def _from_names(get: Any) -> Code | None:
+def _from_names(get: Callable[[str], Any]) -> Code | None:
     for name in MEAN_NAMES:
         mean = get(name)
         if isinstance(mean, Tensor):
@@ -36,36 +37,43 @@ def _from_names(get: Any) -> Code | None:
     return None
 
 
+def _from_tuple(tensors: list[Tensor]) -> Code | None:
+    # The code is the smallest thing that a VAE returns: of (recon, x, mean, logvar) the first pair are images
+    for dims in (2, 4):
+        pairs = [Code(a, b) for a, b in pairwise(tensors) if a.dim() == dims and a.shape == b.shape]
+        if pairs:
+            return min(pairs, key=lambda pair: pair.mean.numel())
+    alone = [tensor for tensor in tensors if tensor.dim() in (2, 4)]
+    return Code(min(alone, key=lambda tensor: int(tensor.numel())), None) if alone else None
+
+
 def code_of(output: Any) -> Code:
     """Return the code in a model's output.
 
     Understood are: a tensor (the mean); an object or mapping with ``mean``, ``mu`` or ``embedding`` and, if there,
-    ``logvar``, ``log_var`` or ``log_covariance``; one with ``posterior`` or ``latent_dist`` that has them; and a tuple,
-    in which the first two neighbours of equal shape (B, D) are mean and log-variance (of shape (B, D, h, w) where no
-    such pair exists), else its first tensor is the mean.
+    ``logvar``, ``log_var`` or ``log_covariance``; one with ``posterior`` or ``latent_dist`` that has them; and a tuple.
+    In a tuple, the first of the smallest neighbours of equal shape (B, D), or else (B, D, h, w), are mean and
+    log-variance; without such neighbours its smallest tensor is the mean. So (mean, logvar, z) is understood, and
+    (z, mean, logvar) is not: name the fields.
 
     Raises:
         VaexError: when no code is found.
     """
     if isinstance(output, Tensor):
         return Code(output, None)
+
+    def get(name: str) -> Any:
+        return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
     for name in ("posterior", "latent_dist"):
-        inner = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if inner is not None:
+        if (inner := get(name)) is not None:
             return code_of(inner)
-    get = output.get if isinstance(output, Mapping) else lambda name: getattr(output, name, None)
-    if (code := _from_names(get)) is not None:
+    code = _from_names(get)
+    if code is None and isinstance(output, tuple | list):
+        code = _from_tuple([value for value in output if isinstance(value, Tensor)])
+    if code is not None:
         return code
-    if isinstance(output, tuple | list):
-        tensors = [value for value in output if isinstance(value, Tensor)]
-        pairs = list(zip(tensors, tensors[1:], strict=False))
-        for dims in (2, 4):
-            for mean, logvar in pairs:
-                if mean.dim() == dims and mean.shape == logvar.shape:
-                    return Code(mean, logvar)
-        if tensors:
-            return Code(tensors[0], None)
     raise VaexError(
-        f"No latent code found in the model's output of type {type(output).__name__}: expected a tensor, (mean, logvar), "
-        "or an object with .mean, .mu, .embedding, .posterior or .latent_dist."
+        f"No latent code found in the model's output of type {type(output).__name__}: expected a tensor, "
+        "(mean, logvar), or an object with .mean, .mu, .embedding, .posterior or .latent_dist."
     )

@@ -16,11 +16,16 @@ Reduce = str | tuple[int, int]
 
 
 def _sampled(code: Code, seed: int = 0) -> Tensor:
-    noise = torch.randn(code.mean.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    # one eps for all images: with one each, a map would depend on the image's place in the batch
+    noise = torch.randn(code.mean.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return code.mean + torch.exp(0.5 * code.need_logvar("target 'sample'")) * noise.to(code.mean)
 
 
-def _kl(code: Code) -> Tensor:
+def kl_to_normal(code: Code) -> Tensor:
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) in nats, shaped like the mean.
+
+    Source: Kingma & Welling, ICLR 2014, appendix B.
+    """
     logvar = code.need_logvar("target 'kl'")
     return 0.5 * (code.mean.square() + logvar.exp() - 1 - logvar)
 
@@ -36,15 +41,15 @@ class LatentTarget:
 TARGETS = {
     # where the image moves the code of this latent: the paper's question with mu for z
     "mean": LatentTarget(lambda code: code.mean),
-    # the same for one seeded draw z = mu + sigma * eps, as the paper's figure 2 has it
+    # the same for one seeded draw z = mu + sigma * eps, as the paper's figure 2 has it; eps is that of the latent
     "sample": LatentTarget(_sampled),
     # where the image makes the encoder less certain of this latent
     "logvar": LatentTarget(lambda code: code.need_logvar("target 'logvar'")),
     # where the image makes this latent depart from the prior N(0, 1), in nats
-    "kl": LatentTarget(_kl),
+    "kl": LatentTarget(kl_to_normal),
     # the official code's score: sum of all mu
     "sum": LatentTarget(lambda code: code.mean, total=True),
-    "total_kl": LatentTarget(_kl, total=True),
+    "total_kl": LatentTarget(kl_to_normal, total=True),
 }
 """Targets by name; the sign of a latent is arbitrary, so ``mean`` and ``sum`` depend on it and ``kl`` does not."""
 
@@ -60,10 +65,17 @@ def _over_cells(values: Tensor, reduce: Reduce) -> Tensor:
         return values.amax((-2, -1))
     if isinstance(reduce, str):
         raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
-    row, column = reduce
-    if not (0 <= row < values.shape[-2] and 0 <= column < values.shape[-1]):
+    if len(reduce) != 2 or any(not 0 <= i < cells for i, cells in zip(reduce, values.shape[-2:], strict=True)):
         raise VaexError(f"Cell {tuple(reduce)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
+    row, column = reduce
     return values[..., row, column]
+
+
+def _of_callable(values: Any) -> Tensor:
+    if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] == 0:
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise VaexError(f"A target must return a tensor (B, T) with T of at least 1, got {shape}.")
+    return values
 
 
 def target_values(
@@ -74,23 +86,24 @@ def target_values(
 ) -> Tensor:
     """Return the scalars to differentiate, (B, T): T latents, or 1 for a total; a callable gets the raw output.
 
+    ``latents`` are kept in their order, repetitions included; a total adds up these alone.
+
     Raises:
-        VaexError: for an unknown name, latents out of range, or a callable that returns another shape.
+        VaexError: for an unknown name, latents out of range or beside a callable, or a callable that returns another
+            shape.
     """
     if not isinstance(target, str):
-        values = target(output)
-        if not isinstance(values, Tensor) or values.dim() != 2:
-            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise VaexError(f"A target must return a tensor (B, T), got {shape}.")
-        return values
+        if latents is not None:
+            raise VaexError("latents chooses among named targets; a callable target returns the columns that it wants.")
+        return _of_callable(target(output))
     if target not in TARGETS:
         raise unknown("attention target", target, TARGETS)
     chosen = TARGETS[target]
     values = _over_cells(chosen.values(code_of(output)), reduce)
     if latents is not None:
-        count = values.shape[1]
-        wrong = [latent for latent in latents if not 0 <= latent < count]
+        last = values.shape[1] - 1
+        wrong = [latent for latent in latents if not 0 <= latent <= last]
         if wrong or not len(latents):
-            raise VaexError(f"Latents {wrong or list(latents)} are out of range: the model has latents 0 to {count - 1}.")
+            raise VaexError(f"Latents {wrong or list(latents)} are out of range: the model has latents 0 to {last}.")
         values = values[:, list(latents)]
     return values.sum(1, keepdim=True) if chosen.total else values

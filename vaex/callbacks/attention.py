@@ -1,20 +1,24 @@
 """The attention callback: maps at every validation step, their measures, and one picture per epoch.
 
-| log key | stage | meaning |
+| log key | when | meaning |
 |---|---|---|
-| attention/<stage>/overlap | val, test | mean overlap of the maps of two latents, [0, 1] |
-| attention/<stage>/entropy | val, test | mean entropy of a map, 1 is uniform, [0, 1] |
-| attention/<stage>/active_latents | val, test | latents whose mean KL exceeds 0.01 nats |
+| attention/<stage>/overlap | from two maps on | mean overlap of the maps of two latents, [0, 1] (see below) |
+| attention/<stage>/entropy | always | mean entropy of a map, 1 is uniform, [0, 1] |
+| attention/<stage>/active_latents | with a log-variance | latents whose mean KL exceeds 0.01 nats |
 | attention/<stage>/pointing_game | with masks | share of maps whose maximum lies in the mask |
 | attention/<stage>/energy_inside | with masks | share of a map's sum that lies in the mask |
 | localization/test/image_auroc_<score> | with labels | AUROC of one number per image |
 | localization/test/image_ap_<score> | with labels | average precision of the same |
-| throughput/attention_share | val | share of the validation time spent in this callback |
+| throughput/attention_share | validation | share of the validation time spent in this callback |
+
+<stage> is val or test. The overlap is that of active latents; where fewer than two are active, or the model states no
+log-variance to tell, it is that of all.
 """
 
 from __future__ import annotations
 
-import io
+import inspect
+import math
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -22,49 +26,40 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from vaex.errors import VaexError
+from vaex.attention import METHODS, TARGETS
+from vaex.attention.isolation import original
+from vaex.attention.layers import resolve_layer
+from vaex.attention.methods import RECTIFIERS
+from vaex.callbacks.batches import entry, images_of
+from vaex.callbacks.pictures import columns_to_draw, explanation_figure, log_picture, save_maps
+from vaex.errors import VaexError, unknown
 from vaex.explanation import explain
 from vaex.metrics.detection import DetectionMetrics
 from vaex.metrics.maps import MapMetrics
-from vaex.runs import write_atomic
-from vaex.scores.image import Evidence, score_images
+from vaex.scores.image import SCORES, Evidence, score_images
 from vaex.types import Explanation
 
-
-def images_of(batch: Any) -> Tensor:
-    """Return the images in a batch: the tensor itself, its ``image`` entry, or the first of a tuple.
-
-    Raises:
-        VaexError: when there are none.
-    """
-    if isinstance(batch, Mapping):
-        batch = batch.get("image", batch.get("images", batch.get("data")))
-    elif isinstance(batch, list | tuple) and batch:
-        batch = batch[0]
-    if not isinstance(batch, Tensor) or batch.dim() != 4:
-        raise VaexError(
-            "The attention callback found no images (B, C, H, W) in the batch: expected a tensor, a tuple that starts "
-            "with one, or a mapping with the key 'image'."
-        )
-    return batch
+OPTIONS = ("latents", "method", "target", "rectify", "reduce", "chunk")
+"""Options of `latent_attention` that the callback passes on; maps are measured and drawn at the size of the image."""
 
 
 class Attention(pl.Callback):
     """Explain images during validation and test through `vaex.explain`, measure the maps and draw them.
 
     ``model`` is the attribute path from the LightningModule to the VAE or encoder ("" for the module itself), ``layer``
-    and ``options`` go to `vaex.explain`. A validation step explains the first ``images_per_batch`` images of the batch,
-    a test step all of them. The first ``figure_images`` images of the first validation batch are drawn once per epoch
-    with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the Trainer's
-    root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``. ``scores`` are measured against the labels of the test set.
+    and ``options`` (`OPTIONS`) go to `vaex.explain`. A validation step explains the first ``images_per_batch`` images
+    of the batch, a test step all of them. The first ``figure_images`` images of the first batch are drawn once per
+    epoch with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
+    Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
+    ``scores`` are measured against the labels (1 for anomalous) of the test set; () for labels that mean something
+    else. Training is not touched: weights, batch-norm statistics and random numbers are those of a run without.
 
     Raises:
-        VaexError: when ``model`` names nothing, or the batch holds no images.
+        VaexError: for an unknown option, score, method or target; when ``model`` or ``layer`` names nothing, or the
+            batch holds no images.
     """
 
     def __init__(
@@ -82,19 +77,34 @@ class Attention(pl.Callback):
         **options: Any,
     ) -> None:
         super().__init__()
-        if images_per_batch < 1 or figure_images < 0 or figure_latents < 1 or every_n_epochs < 1:
+        if min(images_per_batch, figure_latents, every_n_epochs) < 1 or figure_images < 0:
             raise VaexError(
                 "The attention callback needs images_per_batch, figure_latents and every_n_epochs of at least 1 and "
-                f"figure_images of 0 or more, got {images_per_batch}, {figure_latents}, {every_n_epochs}, {figure_images}."
+                f"figure_images of 0 or more, got {images_per_batch}, {figure_latents}, {every_n_epochs}, "
+                f"{figure_images}."
             )
         self.model, self.layer, self.score, self.scores = model, layer, score, list(scores)
         self.images_per_batch, self.figure_images = images_per_batch, figure_images
         self.figure_latents, self.every_n_epochs = figure_latents, every_n_epochs
-        self.folder = folder
-        self.options = options
+        self.folder, self.options = folder, options
+        self._check_names()
+        self._maps = MapMetrics()
+        self._detection: DetectionMetrics | None = None
         self._fixed: tuple[Tensor, Tensor | None] | None = None
-        self._seconds = 0.0
-        self._started = 0.0
+        self._seconds = self._started = 0.0
+
+    def _check_names(self) -> None:
+        own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
+        for name in self.options:
+            if name not in OPTIONS:
+                raise unknown("option of the attention callback", name, [*own, *OPTIONS])
+        for name in (self.score, *self.scores):
+            if name not in SCORES:
+                raise unknown("score", name, SCORES)
+        for option, valid in (("method", METHODS), ("target", TARGETS), ("rectify", RECTIFIERS)):
+            value = self.options.get(option)
+            if isinstance(value, str) and value not in valid:
+                raise unknown(f"attention {option}", value, valid)
 
     # --- what is explained
 
@@ -106,28 +116,38 @@ class Attention(pl.Callback):
         except AttributeError:
             found = None
         if not isinstance(found, nn.Module):
-            children = ", ".join(name for name, _ in pl_module.named_children())
-            raise VaexError(
-                f"{type(pl_module).__name__} has no module '{self.model}' to explain; its children are: {children}."
-            )
+            children = [name for name, _ in pl_module.named_children()]
+            raise unknown(f"module to explain in {type(pl_module).__name__}", self.model, children)
         return found
 
     def explain(self, pl_module: pl.LightningModule, images: Tensor) -> Explanation:
         """Return the explanation of ``images`` with this callback's model, layer and options."""
         return explain(self._vae(pl_module), images, self.layer, score=self.score, **self.options)
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find model and layer, so that a wrong name ends the run before its first epoch."""
+        vae = original(self._vae(pl_module))
+        if self.layer is not None:
+            resolve_layer(vae, self.layer)
+
     # --- validation
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._maps = MapMetrics().to(pl_module.device)
+        self._fixed = None
         self._seconds, self._started = 0.0, time.perf_counter()
 
     def _take(self, pl_module: pl.LightningModule, batch: Any, count: int | None) -> Explanation:
         started = time.perf_counter()
-        images = images_of(batch)[:count]
-        mask = batch.get("mask") if isinstance(batch, Mapping) else None
+        images, mask = images_of(batch)[:count], entry(batch, "mask")
         explanation = self.explain(pl_module, images)
-        self._maps.update(explanation.maps, explanation.kl, None if mask is None else mask[:count])
+        kl = explanation.kl
+        if kl is not None and kl.shape[1] != explanation.mean.shape[1]:
+            kl = None  # of a prior that does not factorise over latents
+        self._maps.update(explanation.maps, kl, None if mask is None else mask[:count])
+        if self._fixed is None:
+            first = slice(self.figure_images)
+            self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
         self._seconds += time.perf_counter() - started
         return explanation
 
@@ -146,30 +166,25 @@ class Attention(pl.Callback):
     ) -> None:
         """Explain the first images of the batch; remember those of the first batch for the picture."""
         self._take(pl_module, batch, self.images_per_batch)
-        if batch_idx == 0 and dataloader_idx == 0:
-            mask = batch.get("mask") if isinstance(batch, Mapping) else None
-            count = self.figure_images
-            self._fixed = (images_of(batch)[:count].detach(), None if mask is None else mask[:count].detach())
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures; draw the picture every ``every_n_epochs`` epochs."""
         started = time.perf_counter()
-        self._log(pl_module, "attention/val", self._maps.compute())
-        due = trainer.current_epoch % self.every_n_epochs == 0 and not trainer.sanity_checking
-        if due and self.figure_images and self._fixed is not None:
-            self._draw(trainer, pl_module, "val", *self._fixed)
+        self._log(pl_module, "attention/val", self._measures())
+        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs
+        if not skipped and not trainer.sanity_checking:
+            self._draw(trainer, pl_module, "val")
         self._seconds += time.perf_counter() - started
         if not trainer.sanity_checking:
             share = self._seconds / max(time.perf_counter() - self._started, 1e-9)
-            pl_module.log("throughput/attention_share", share, rank_zero_only=True)
+            pl_module.log("throughput/attention_share", share, sync_dist=True)
 
     # --- test
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start new measures of maps and, where labels come, of scores."""
         self._begin(pl_module)
-        self._detection: DetectionMetrics | None = None
-        self._fixed = None
+        self._detection = None
 
     def on_test_batch_end(
         self,
@@ -182,45 +197,47 @@ class Attention(pl.Callback):
     ) -> None:
         """Explain every image of the batch and score it against its label."""
         explanation = self._take(pl_module, batch, None)
-        labels = batch.get("label") if isinstance(batch, Mapping) else None
-        if labels is not None:
-            if self._detection is None:
-                self._detection = DetectionMetrics(self._possible_scores(explanation)).to(pl_module.device)
-            images = images_of(batch).float()
-            evidence = Evidence(images, explanation.maps, explanation.reconstruction, explanation.kl)
-            self._detection.update({name: score_images(name, evidence).score for name in self._detection.names}, labels)
-        if batch_idx == 0 and dataloader_idx == 0:
-            mask = batch.get("mask") if isinstance(batch, Mapping) else None
-            count = self.figure_images
-            self._fixed = (images_of(batch)[:count].detach(), None if mask is None else mask[:count].detach())
-
-    def _possible_scores(self, explanation: Explanation) -> list[str]:
-        absent = {"reconstruction": explanation.reconstruction is None, "kl": explanation.kl is None}
-        return [name for name in self.scores if not absent.get(name, False)]
+        labels = entry(batch, "label")
+        absent = [name for name in ("reconstruction", "kl") if getattr(explanation, name) is None]
+        names = [name for name in self.scores if name not in absent]
+        if labels is None or not names:
+            return
+        if self._detection is None:
+            self._detection = DetectionMetrics(names).to(pl_module.device)
+        images = images_of(batch).float()
+        evidence = Evidence(images, explanation.maps, explanation.reconstruction, explanation.kl)
+        self._detection.update({name: score_images(name, evidence).score for name in names}, labels)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""
-        self._log(pl_module, "attention/test", self._maps.compute())
+        self._log(pl_module, "attention/test", self._measures())
         if self._detection is not None:
             self._log(pl_module, "localization/test", self._detection.compute())
-        if self.figure_images and self._fixed is not None:
-            self._draw(trainer, pl_module, "test", *self._fixed)
+        self._draw(trainer, pl_module, "test")
 
     # --- what comes out
 
+    def _measures(self) -> dict[str, Tensor]:
+        every = self._maps.clone()
+        every.threshold = -math.inf  # all latents count as active: the overlap that stands in where too few are
+        return {**every.compute(), **self._maps.compute()}
+
     @staticmethod
     def _log(pl_module: pl.LightningModule, section: str, values: Mapping[str, Tensor]) -> None:
-        # the metrics have merged all processes already
-        pl_module.log_dict({f"{section}/{name}": value.float() for name, value in values.items()}, rank_zero_only=True)
+        # The metrics have merged all processes, so every one logs the same; a monitor needs it on each
+        pl_module.log_dict({f"{section}/{name}": value.float() for name, value in values.items()}, sync_dist=True)
 
     @rank_zero_only
-    def _draw(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, images: Tensor, mask: Tensor | None
-    ) -> None:
-        from vaex.viz import attention_figure, figure_to_array, save_png  # noqa: PLC0415 - matplotlib only when drawn
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._fixed is None or not self.figure_images:
+            return
+        from vaex.viz import figure_to_array, save_png  # matplotlib only when drawn
 
+        images, mask = self._fixed
         explanation = self.explain(pl_module, images)
-        figure = explanation_figure(attention_figure, images, explanation, mask, self.figure_latents)
+        target, latents = self.options.get("target", "mean"), self.options.get("latents")
+        columns, titles = columns_to_draw(explanation, self.figure_latents, target, latents)
+        figure = explanation_figure(images, explanation, mask, columns, titles)
         folder = Path(self.folder or trainer.default_root_dir)
         fitting = trainer.state.fn == "fit"
         name = f"attention_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
@@ -229,38 +246,3 @@ class Attention(pl.Callback):
             save_maps(folder / "maps" / f"{name}.npz", images, explanation)
         for logger in trainer.loggers:
             log_picture(logger, f"attention/{stage}/maps", figure_to_array(figure), trainer.global_step)
-
-
-def explanation_figure(
-    draw: Any, images: Tensor, explanation: Explanation, mask: Tensor | None, count: int
-) -> Any:
-    """Draw rows of image, reconstruction and the maps of the ``count`` latents of highest mean KL, labelled so."""
-    latents = range(explanation.maps.shape[1])
-    kl = explanation.kl
-    if kl is not None and kl.shape[1] == len(latents):
-        mean_kl = kl.flatten(2).sum(2).mean(0) if kl.dim() > 2 else kl.mean(0)
-        order = mean_kl.argsort(descending=True)[:count].tolist()
-        titles = [f"z{i}  KL {mean_kl[i]:.2f} nats" for i in order]
-    else:
-        order = list(latents)[:count]
-        titles = [f"z{i}" for i in order] if len(latents) > 1 else ["total"]
-    arrays = [None if t is None else t.float().cpu().numpy() for t in (explanation.reconstruction, mask)]
-    return draw(
-        images.float().cpu().numpy(), arrays[0], explanation.maps[:, order].cpu().numpy(), titles=titles, masks=arrays[1]
-    )
-
-
-def save_maps(path: Path, images: Tensor, explanation: Explanation) -> None:
-    """Write images, maps, score map, score, code and KL as arrays of one .npz, atomically."""
-    fields = {"images": images, **{k: v for k, v in explanation._asdict().items() if v is not None}}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: value.float().cpu().numpy() for name, value in fields.items()})
-    write_atomic(path, buffer.getvalue())
-
-
-def log_picture(logger: Any, key: str, picture: Any, step: int) -> None:
-    """Send an RGB picture (H, W, 3) uint8 to a logger that takes images (wandb, tensorboard); others are left alone."""
-    if hasattr(logger, "log_image"):
-        logger.log_image(key=key, images=[picture], step=step)
-    elif hasattr(getattr(logger, "experiment", None), "add_image"):
-        logger.experiment.add_image(key, torch.from_numpy(picture.copy()), step, dataformats="HWC")

@@ -8,18 +8,20 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from vaex.errors import VaexError
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``path`` at most ``every_n_steps`` optimiser steps old.
+    """Keep ``path`` at most ``every_n_steps`` optimiser steps old; weights that are not finite never overwrite it.
 
-    On the first SIGINT or SIGTERM the step is finished, ``path`` written and training stopped: an interrupt in the
-    middle of an optimiser step would leave half-updated weights, so the handler only notes it. A second SIGINT stops
-    at once.
+    On the first SIGINT or SIGTERM the step is finished (and the validation that follows it, so that a resumed run need
+    not repeat it), ``path`` written and training stopped: an interrupt in the middle of an optimiser step would leave
+    half-updated weights, so the handler only notes it. A second SIGINT stops at once.
 
     Raises:
         VaexError: when ``every_n_steps`` is below 1.
@@ -31,17 +33,17 @@ class LastCheckpoint(Checkpoint):
             raise VaexError(f"callbacks.last.every_n_steps must be at least 1, got {every_n_steps}.")
         self.path = Path(path)
         self.every_n_steps = every_n_steps
-        self._saved_at = -1
+        self._saved_at = 0
+        self._before_batch = 0
         self._received: int | None = None
+        self._stopping = False
+        self._settled = False  # saved since it was decided to stop
         self._previous: dict[int, Any] = {}
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path, weights_only=False)
-        self._saved_at = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals where the interpreter allows it (the main thread)."""
-        self._received = None
+        self._received, self._stopping, self._settled = None, False, False
+        self._saved_at = trainer.global_step
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._previous[number] = signal.signal(number, self._note)
@@ -54,31 +56,76 @@ class LastCheckpoint(Checkpoint):
         self._received = number
         rank_zero_info("\nInterrupted: finishing this step and saving (press Ctrl-C again to stop at once) ...")
 
+    def _agree_to_stop(self, trainer: pl.Trainer) -> None:
+        self._stopping = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved_at, self._settled = trainer.global_step, self._stopping
+        finite = all(bool(torch.isfinite(weight).all()) for weight in trainer.lightning_module.parameters())
+        if finite and not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self._before_batch:
+            return  # gradients are being accumulated, and a checkpoint does not hold them
+        ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        if self._stopping or ended or trainer.global_step - self._saved_at >= self.every_n_steps:
+            self._save(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop behind the step or the epoch that was saved: by now its values are logged."""
+        if self._settled:
+            raise KeyboardInterrupt
+        self._before_batch = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is due or a signal came; in the latter case stop."""
-        stop = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
-        due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_at
-        if stop or (due and not trainer.fast_dev_run):
-            self._save(trainer)
-        if stop:
-            raise KeyboardInterrupt
+        """Save when it is due or a signal came, unless a validation or the end of the epoch follows."""
+        self._agree_to_stop(trainer)
+        if not trainer.is_last_batch and not validation_follows(trainer, batch_idx):
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save behind a validation in the middle of an epoch."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.is_last_batch:
+            self._agree_to_stop(trainer)
+            self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of every epoch."""
-        if not trainer.fast_dev_run:
+        """Save at the end of every epoch; one that ``max_steps`` cuts short was saved by its last step."""
+        self._agree_to_stop(trainer)
+        if trainer.is_last_batch or self._saved_at != trainer.global_step:
             self._save(trainer)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
+        """Give the signals back; one that came during the last epoch stops what would follow the training."""
+        if self._stopping:
+            raise KeyboardInterrupt
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._restore()
+
+
+def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Tell whether Lightning validates behind this training batch.
+
+    A checkpoint saved before that validation would leave it out on resume.
+    """
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or not every:
+        return False
+    epochs = trainer.check_val_every_n_epoch
+    if epochs is not None and (trainer.current_epoch + 1) % epochs:
+        return False
+    index = trainer.fit_loop.total_batch_idx if epochs is None else batch_idx
+    return (index + 1) % every == 0

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import vaex.data
-from vaex.build import call_checked
+from vaex.build import call_checked, read_checkpoint
+from vaex.callbacks.history import RunCSVLogger
+from vaex.commands.record import flat_metrics
+from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule
 from vaex.modules.checkpoint_io import AtomicCheckpointIO
+from vaex.runs import best_checkpoint
 
 
 def container(config: Any) -> Any:
@@ -66,14 +74,18 @@ def build_data(config: DictConfig, from_checkpoint: bool = False) -> pl.Lightnin
     prefix, _, name = options["_target_"].rpartition(".")
     if prefix == "vaex.data" or from_checkpoint:
         if prefix != "vaex.data" or name not in vaex.data.__all__:
-            raise unknown("data module in the checkpoint", options["_target_"], [f"vaex.data.{n}" for n in vaex.data.__all__])
+            raise unknown(
+                "data module in the checkpoint", options["_target_"], [f"vaex.data.{n}" for n in vaex.data.__all__]
+            )
         options.pop("_target_")
         module = call_checked(f"data module {name}", getattr(vaex.data, name), options)
     else:
         module = instantiate(options, _convert_="all")
     actual = getattr(module, "shape", None)
     if shape is not None and actual is not None and tuple(shape) != tuple(actual):
-        raise VaexError(f"data.shape is {list(shape)}, but {type(module).__name__} gives {list(actual)}; correct data.shape.")
+        raise VaexError(
+            f"data.shape is {list(shape)}, but {type(module).__name__} gives {list(actual)}; correct data.shape."
+        )
     data: pl.LightningDataModule = module
     return data
 
@@ -97,11 +109,81 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
-    options = {key: value for key, value in container(config.trainer).items() if key != "_target_"}
     return pl.Trainer(
-        **options,
+        **container(config.trainer),
         callbacks=callbacks,
         logger=loggers or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=config.paths.run,
     )
+
+
+@dataclass
+class Run:
+    """The parts of one run, and what is done with them."""
+
+    config: DictConfig
+    data: pl.LightningDataModule
+    module: VAEModule
+    trainer: pl.Trainer
+
+    def fit(self, resume: Path | None = None) -> None:
+        """Train, from the checkpoint ``resume`` on where one is given."""
+        with self._closing_loggers():
+            for logger in self.trainer.loggers:
+                logger.log_hyperparams(container(self.config))
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
+
+    def test_best(self, folder: Path) -> dict[str, dict[str, float]]:
+        """Validate and test the best checkpoint; return the flat metrics of each stage.
+
+        With ``test=false`` the last validation during training is all there is.
+        """
+        best = best_checkpoint(folder)
+        if not self.config.test or best is None:
+            return {"val": self._flat("val")}
+        stages = {}
+        with self._closing_loggers():
+            for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
+                evaluate(self.module, datamodule=self.data, ckpt_path=best, verbose=False, weights_only=True)
+                stages[stage] = self._flat(stage)
+        return stages
+
+    def test(self) -> dict[str, dict[str, float]]:
+        """Test the module as it is; return the flat metrics."""
+        with self._closing_loggers():
+            self.trainer.test(self.module, datamodule=self.data, verbose=False)
+        return {"test": self._flat("test")}
+
+    def _flat(self, stage: str) -> dict[str, float]:
+        return flat_metrics(stage, self.trainer.callback_metrics, self.config.score.name)
+
+    @contextmanager
+    def _closing_loggers(self) -> Iterator[None]:
+        status = "failed"
+        try:
+            yield
+            status = "success"
+        finally:
+            for logger in self.trainer.loggers:
+                logger.finalize(status)
+
+
+def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
+    """Build all parts of a run; ``module`` replaces the one of the config.
+
+    Raises:
+        VaexError: as the parts do; when the checkpoint ``resume`` is damaged.
+    """
+    quiet()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
+    data = build_data(config.data, from_checkpoint=stored)
+    module = module or build_module(config)
+    loggers = build_all(config.logger)
+    if resume is not None:
+        step = int(read_checkpoint(resume).get("global_step", 0))
+        for logger in loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.keep_until(step)
+    return Run(config, data, module, build_trainer(config, build_all(config.callbacks), loggers))

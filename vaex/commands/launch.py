@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +34,31 @@ def quoted(text: str | Path) -> str:
     return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def launch(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+def readable_groups(arguments: Sequence[str]) -> list[str]:
+    """Quote the numbers in choices of groups, such as ``trainer/precision=16``, which Hydra would take for integers."""
+
+    def quote(argument: str) -> str:
+        key, sign, value = argument.partition("=")
+        if sign and value and (conf_dir() / key.lstrip("+")).is_dir():
+            return f"{key}=" + re.sub(r"(?<![^,])(\d+)(?![^,])", r'"\1"', value)
+        return argument
+
+    return [quote(argument) for argument in arguments]
+
+
+def overrides_first(arguments: Sequence[str]) -> list[str]:
+    """Sort overrides before flags: Hydra's parser refuses overrides on both sides of a flag."""
+
+    def is_override(argument: str) -> bool:
+        return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+    return sorted(arguments, key=lambda argument: not is_override(argument))
+
+
+def under_hydra(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
     """Compose ``conf/<command>.yaml`` with ``arguments`` and run ``task`` on the config, under Hydra."""
     register_resolvers()
+    arguments = overrides_first(readable_groups(arguments))
     before = sys.argv
     full = [before[0], command, *arguments]
     errors: list[Exception] = []
@@ -45,7 +68,7 @@ def launch(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[
         sys.argv = full
         try:
             return task(config)
-        except Exception as error:  # kept, so that the other jobs of a sweep run and Hydra prints nothing of its own
+        except Exception as error:  # noqa: BLE001 - kept, so that the other jobs of a sweep run and Hydra prints nothing of its own
             errors.append(error)
             return None
 
@@ -60,7 +83,7 @@ def launch(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[
 
 @contextmanager
 def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
-    """Write the config inside ``checkpoint`` as the choice "checkpoint" of each group; yield the Hydra arguments for it.
+    """Offer the config inside ``checkpoint`` as the choice "checkpoint" of each group; yield Hydra's arguments for it.
 
     So ``attention.target=kl`` changes one key of what the model was trained with, and ``attention=official`` replaces
     it. Without a checkpoint (``--help``) the choices are the fallbacks.

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import vaex
+from vaex import __version__
 from vaex.runs import write_json
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -22,11 +22,13 @@ SECTIONS = ("attention", "localization", "disentanglement")
 
 def source_state() -> dict[str, Any]:
     """Return commit and dirtiness of the checkout that vaex runs from; None where it is no checkout."""
-    folder = Path(vaex.__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -39,7 +41,7 @@ def source_state() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of vaex, Python and the libraries that decide a result."""
-    found = {"vaex": vaex.__version__, "python": platform.python_version()}
+    found = {"vaex": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -50,14 +52,16 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Return processor, cores, memory in GiB and GPUs."""
-    import torch  # noqa: PLC0415
+    import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return {
         "platform": platform.platform(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.commands.launch import launch, quoted, value_of
+from vaex.commands.launch import quoted, under_hydra, value_of
 from vaex.config import check
 from vaex.errors import VaexError
 from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
@@ -20,7 +21,7 @@ def run(arguments: Sequence[str]) -> None:
     arguments = list(arguments)
     if folder := value_of(arguments, "resume"):
         arguments = resume_arguments(Path(folder), arguments)
-    launch("train", train, arguments)
+    under_hydra("train", fit_and_test, arguments)
 
 
 def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
@@ -31,10 +32,16 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
     """
     folder = folder.resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
-        raise VaexError(f"Cannot resume {folder}: it is not the folder of a run (no .hydra/config.yaml); check the path.")
+        raise VaexError(
+            f"Cannot resume {folder}: it is not the folder of a run (no .hydra/config.yaml); check the path."
+        )
     if not (folder / CHECKPOINTS / LAST).is_file():
-        raise VaexError(f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start the run again without resume=.")
-    others = [a for a in arguments if not a.lstrip("+").startswith(("resume=", "hydra.run.dir=", "hydra.output_subdir="))]
+        raise VaexError(
+            f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start the run again without resume=."
+        )
+    others = [
+        a for a in arguments if not a.lstrip("+").startswith(("resume=", "hydra.run.dir=", "hydra.output_subdir="))
+    ]
     return [
         *others,
         f"--config-path={folder / '.hydra'}",
@@ -45,68 +52,43 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def train(config: DictConfig) -> float | None:
+def fit_and_test(config: DictConfig) -> float | None:
     """Fit, validate and test the best weights; return the metric named by ``optimized_metric``."""
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
     # From here on torch is imported
-    import lightning.pytorch as pl  # noqa: PLC0415
+    from vaex.commands import assembly
+    from vaex.commands.record import RunRecord, write_metrics
 
-    from vaex.callbacks.history import RunCSVLogger  # noqa: PLC0415
-    from vaex.commands import assembly  # noqa: PLC0415
-    from vaex.commands.record import RunRecord, flat_metrics, write_metrics  # noqa: PLC0415
-
-    assembly.quiet()
-    pl.seed_everything(config.seed, workers=True, verbose=False)
     folder = Path(config.paths.run)
-    data = assembly.build_data(config.data)
-    module = assembly.build_module(config)
-    callbacks = assembly.build_all(config.callbacks)
-    loggers = assembly.build_all(config.logger)
-    checkpoint = folder / CHECKPOINTS / LAST if config.resume else None
-    if checkpoint is not None:
-        step = resumed_step(checkpoint)
-        for logger in loggers:
-            if isinstance(logger, RunCSVLogger):
-                logger.keep_until(step)
-    trainer = assembly.build_trainer(config, callbacks, loggers)
-    main = trainer.is_global_zero
-    data.prepare_data() if main else None  # a missing data set should be told before anything is written
-    record = RunRecord(folder, " ".join(["vaex", *sys.argv[1:]]), config.seed, data) if main else None
+    last = folder / CHECKPOINTS / LAST if config.resume else None
+    run = assembly.assemble(config, resume=last)
+    if not run.trainer.is_global_zero:
+        run.fit(last)
+        return optimized(config, run.test_best(folder))
+    # a missing data set should be told before anything is written
+    run.data.prepare_data()
+    record = RunRecord(folder, command_line(), config.seed, run.data)
     try:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(resolved)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        stages: dict[str, dict[str, float]] = {}
-        best = best_checkpoint(folder)
-        for stage, evaluate in (("val", trainer.validate), ("test", trainer.test)):
-            if config.test and best is not None and not trainer.fast_dev_run:
-                evaluate(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
-                stages[stage] = flat_metrics(stage, trainer.callback_metrics, config.score.name)
-        stages = stages or {"val": flat_metrics("val", trainer.callback_metrics, config.score.name)}
-        if main:
-            write_metrics(folder, **stages)
+        run.fit(last)
+        stages = run.test_best(folder)
+        write_metrics(folder, **stages)
     except BaseException as error:
-        if record:
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            record.update("interrupted" if interrupted else "failed")
-            if interrupted and (folder / CHECKPOINTS / LAST).is_file():
-                print(f"Stopped at step {trainer.global_step}. Continue with: vaex train resume={folder}", file=sys.stderr)
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.update("interrupted" if interrupted else "failed")
+        if interrupted and (folder / CHECKPOINTS / LAST).is_file():
+            step = run.trainer.global_step
+            print(f"Stopped at step {step}. Continue with: vaex train resume={folder}", file=sys.stderr)
         raise
-    finally:
-        for logger in trainer.loggers:
-            logger.finalize("success" if trainer.state.finished else "failed")
-    if record:
-        record.update("finished", best_checkpoint=None if best is None else str(best.relative_to(folder)))
-        report(folder, stages)
+    best = best_checkpoint(folder)
+    record.update("finished", best_checkpoint=None if best is None else str(best.relative_to(folder)))
+    report(folder, stages)
     return optimized(config, stages)
 
 
-def resumed_step(checkpoint: Path) -> int:
-    """Return the optimiser step of a checkpoint; a damaged one is told with the alternatives."""
-    from vaex.build import read_checkpoint  # noqa: PLC0415
-
-    return int(read_checkpoint(checkpoint).get("global_step", 0))
+def command_line() -> str:
+    """Return the command as the user may type it again."""
+    return shlex.join(["vaex", *sys.argv[1:]])
 
 
 def optimized(config: DictConfig, stages: dict[str, dict[str, float]]) -> float | None:
@@ -116,14 +98,16 @@ def optimized(config: DictConfig, stages: dict[str, dict[str, float]]) -> float 
     stage, _, name = config.optimized_metric.partition("/")
     if name not in stages.get(stage, {}):
         known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
-        raise VaexError(f"optimized_metric={config.optimized_metric} was not measured; measured are {', '.join(known)}.")
+        raise VaexError(
+            f"optimized_metric={config.optimized_metric} was not measured; measured are {', '.join(known)}."
+        )
     return stages[stage][name]
 
 
 def report(folder: Path, stages: dict[str, dict[str, float]]) -> None:
     """Print a table of the numbers, the run folder and the pictures worth opening."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     console = Console()
     table = Table("measure", *stages, title="best checkpoint")

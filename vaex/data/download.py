@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from vaex.errors import VaexError
 
 SIZE_LIMIT = 2**34
-"""Most bytes that `download` accepts unless told otherwise: 16 GiB."""
+"""Most bytes that `fetch_file` accepts unless told otherwise: 16 GiB."""
 
 _CHUNK = 1 << 20
 _TRIES = 20  # per URL, each after one that brought new bytes or discarded wrong ones
@@ -35,7 +35,7 @@ class _InterruptedError(Exception):
     """The transfer stopped before the end; what came is kept."""
 
 
-def download(
+def fetch_file(
     urls: Sequence[str],
     path: str | os.PathLike[str],
     *,
@@ -151,7 +151,7 @@ def _transfer(url: str, part: Path, size_limit: int, timeout: float) -> None:
     have = _size(part)
     headers = {"User-Agent": "vaex", **({"Range": f"bytes={have}-"} if have else {})}
     try:
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - checked by download()
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - checked by fetch_file()
         response = urllib.request.build_opener(_WebOnly).open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()

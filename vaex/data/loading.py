@@ -6,52 +6,63 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from vaex.types import Batch
 
 
-class ResumableSampler(Sampler[list[int]]):
-    """Batches of indices: shuffled by (seed, epoch) for training, in order without padding for evaluation.
+class ResumableSampler(DistributedSampler[int]):
+    """Indices of one process: shuffled by (seed, epoch) for training, in order without padding for evaluation.
 
     Under several processes every rank takes each ``world_size``-th index. Training ranks get equally many
     (the remainder of at most ``world_size - 1`` images is left out of the epoch); evaluation ranks see each
-    image exactly once, so their numbers may differ by one image.
+    image exactly once, so their numbers may differ by one image. Lightning leaves a DistributedSampler in place
+    and tells it the epoch by ``set_epoch``; without that, every `begin` starts the next epoch.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        shuffle: bool,
-        drop_last: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.epoch = 0
-        self.offset = 0  # batches of this epoch to leave out, because they were seen before a resume
+    def __init__(self, dataset: Any, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
+        self.length = len(dataset)
+        self.skip = 0  # images of this epoch to leave out, because they were seen before a resume
+        self._begun = False
+        self._resumed: tuple[int, int] | None = None
 
-    def _indices(self) -> torch.Tensor:
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the one that `begin` starts."""
+        self.epoch, self._begun = epoch, False
+
+    def resume(self, epoch: int, skip: int) -> None:
+        """Make ``epoch`` the one that `begin` starts, behind its first ``skip`` images.
+
+        A later ``set_epoch`` of another epoch starts that one from its first image.
+        """
+        self.set_epoch(epoch)
+        self._resumed = (epoch, skip)
+
+    def begin(self) -> int:
+        """Start an epoch and return how many of its images are left out."""
+        if self._begun:
+            self.epoch += 1
+        epoch, skip = self._resumed or (self.epoch, 0)
+        self._begun, self._resumed = True, None
+        self.skip = skip if epoch == self.epoch else 0
+        return self.skip
+
+    def _order(self) -> list[int]:
         if not self.shuffle:
-            return torch.arange(self.rank, self.length, self.world_size)
+            return list(range(self.rank, self.length, self.num_replicas))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator)
-        even = self.length - self.length % self.world_size
-        return order[self.rank : even : self.world_size]
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return order[self.rank : self.length - self.length % self.num_replicas : self.num_replicas]
 
     def __len__(self) -> int:
-        count = len(range(self.rank, self.length, self.world_size))
+        """Images of this rank in a whole epoch, those before a resume included."""
         if self.shuffle:
-            count = self.length // self.world_size
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+            return self.length // self.num_replicas
+        return len(range(self.rank, self.length, self.num_replicas))
 
-    def __iter__(self) -> Iterator[list[int]]:
-        batches = self._indices().split(self.batch_size)
-        for number in range(self.offset, len(self)):
-            yield batches[number].tolist()
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order()[self.skip :])
 
 
 def is_batch(batch: Batch) -> Batch:
@@ -63,41 +74,49 @@ class ResumableLoader(DataLoader[Any]):
     """A DataLoader that remembers how many batches of which epoch it has handed out.
 
     Lightning saves and restores ``state_dict`` with the checkpoint, so training resumed in the middle of an
-    epoch sees exactly the batches that are left of it.
+    epoch sees exactly the batches that are left of it. Every other iteration starts at the first batch, also after
+    one that was left early. A ``sampler`` or ``batch_sampler`` of one's own (Lightning injects some) takes the
+    place of `ResumableSampler` and is iterated as it is.
     """
 
     def __init__(
         self,
         dataset: Any,
-        batch_size: int,
+        batch_size: int = 1,
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        sampler: Any = None,
+        batch_sampler: Any = None,
         **options: Any,
     ) -> None:
-        sampler = ResumableSampler(len(dataset), batch_size, shuffle, drop_last, seed, rank, world_size)
-        workers = options.get("num_workers", 0) > 0
-        super().__init__(
-            dataset, batch_sampler=sampler, collate_fn=is_batch, persistent_workers=workers, **options
-        )
-        self.order = sampler
-        self.epoch = 0
+        options = {"collate_fn": is_batch, "persistent_workers": options.get("num_workers", 0) > 0, **options}
+        if batch_sampler is not None:
+            super().__init__(dataset, batch_sampler=batch_sampler, **options)
+        else:
+            if sampler is None:
+                sampler = ResumableSampler(dataset, shuffle, seed, rank, world_size)
+            super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
         self.handed_out = 0
 
-    def __iter__(self) -> Iterator[Any]:
-        if self.handed_out >= len(self.order):
-            self.epoch, self.handed_out = self.epoch + 1, 0
-        self.order.epoch, self.order.offset = self.epoch, self.handed_out
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # a generator does what DataLoader's iterator does
+        # The body runs at the first `next`, after Lightning has restored the state and told the epoch
+        self.handed_out = 0
+        if isinstance(self.sampler, ResumableSampler):
+            self.handed_out = self.sampler.begin() // (self.batch_size or 1)
         for batch in super().__iter__():
             self.handed_out += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of batches handed out in it."""
-        return {"epoch": self.epoch, "handed_out": self.handed_out}
+        return {"epoch": getattr(self.sampler, "epoch", 0), "handed_out": self.handed_out}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue behind the batches that ``state`` counts."""
-        self.epoch, self.handed_out = state["epoch"], state["handed_out"]
+        epoch, self.handed_out = state["epoch"], state["handed_out"]
+        if isinstance(self.sampler, ResumableSampler):
+            whole = self.handed_out >= len(self)
+            self.sampler.resume(epoch + whole, 0 if whole else self.handed_out * (self.batch_size or 1))

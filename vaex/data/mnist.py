@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaex.data.download import download as fetch
+from vaex.data.download import fetch_file
 from vaex.data.idx import idx_header, read_idx
 from vaex.data.module import ImageDataModule
 from vaex.errors import VaexError, unknown
@@ -171,7 +171,7 @@ class MNIST(ImageDataModule):
         for name, (md5, _) in zip(FILES, self.publication.md5, strict=True):
             if self._path(name) is None:
                 urls = [f"{mirror}{name}.gz" for mirror in self.publication.mirrors]
-                fetch(urls, self.folder / f"{name}.gz", md5=md5, advice=self._advice())
+                fetch_file(urls, self.folder / f"{name}.gz", md5=md5, advice=self._advice())
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check the four files once, and split them."""

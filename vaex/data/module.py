@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from vaex.data.loading import ResumableLoader
@@ -57,18 +58,20 @@ class ImageDataModule(pl.LightningDataModule):
         self.pin_memory = pin_memory
         self.drop_last = drop_last
         self.seed = seed
+        self._train_loader: ResumableLoader | None = None
+        self._position: dict[str, int] | None = None
 
     @property
     def checksum(self) -> str:
         """Digest that identifies the data; written to run.json."""
         return "unknown"
 
-    def _loader(self, dataset: BatchedDataset, split: str) -> DataLoader[Any]:
+    def _loader(self, dataset: BatchedDataset, split: str) -> ResumableLoader:
         if len(dataset) == 0:
             raise VaexError(f"The {split} split of {type(self).__name__} has no images; check its size and filters.")
         training = split == "train"
         trainer = self.trainer
-        return ResumableLoader(
+        loader = ResumableLoader(
             dataset,
             batch_size=self.batch_size if training else self.eval_batch_size,
             shuffle=training,
@@ -79,10 +82,33 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
         )
+        if training and len(loader) == 0:
+            raise VaexError(
+                f"{len(dataset)} training images make no whole batch of {self.batch_size} for each of "
+                f"{trainer.world_size if trainer else 1} processes; lower data.batch_size, or set data.drop_last=false."
+            )
+        return loader
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Loader of shuffled training batches."""
-        return self._loader(self.train_set, "train")
+        """Loader of shuffled training batches; after a resume, of those that are left of the epoch."""
+        self._train_loader = self._loader(self.train_set, "train")
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+            self._position = None
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position in the training data.
+
+        Lightning keeps the loader's own state too, but loses it when the loader is made before the state of the loops
+        is restored, as ``estimated_stepping_batches`` in ``configure_optimizers`` does.
+        """
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember where training continues; validation and tests with the same checkpoint leave it alone."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._position = state.get("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Loader of validation batches in dataset order, no image twice."""

@@ -1,4 +1,4 @@
-"""dSprites drawn with numpy: filled polygons without antialiasing, every pixel as in the original data set."""
+"""dSprites drawn with numpy: filled polygons without antialiasing, placed as in the original data set."""
 
 from __future__ import annotations
 
@@ -38,20 +38,22 @@ class _Edges(NamedTuple):
     image: Ints
 
 
-def render(
+def draw_sprites(
     shape: ArrayLike, scale: ArrayLike, orientation: ArrayLike, x: ArrayLike, y: ArrayLike, size: int = 64
 ) -> NDArray[np.uint8]:
     """Draw sprites (N, size, size) of 0 and 1 from five arrays (N,) of factor values, which are broadcast.
 
     ``shape`` is a position in `SHAPES`, ``scale`` is relative (dSprites: 0.5 to 1), ``orientation`` is in radians,
     ``x`` and ``y`` are in [0, 1] over the middle half of the image, y downwards. With ``size`` 64 the images are those
-    of dSprites, bit for bit; with another one the same geometry is drawn on the finer or coarser raster.
+    of dSprites; with another one the same geometry is drawn on the finer or coarser raster.
 
     Raises:
         VaexError: when a shape, a scale or ``size`` is out of range, a value is not finite, or lengths differ.
 
     Source: L. Matthey et al., "dSprites: Disentanglement testing Sprites dataset", 2017; the drawing rule was fitted to
-    published images.
+    463 published images and draws each of them bit for bit.
+    Differs: all 737,280 images together have 128,328,864 white pixels, the original 128,328,862 (from its published
+    mean), so at least two pixels of 3.0 billion are not those of the original.
     """
     check_size(size)
     kinds, *values = _checked(shape, scale, orientation, x, y)
@@ -87,7 +89,7 @@ def example_sprites(count: int, size: int = 64, seed: int = 0) -> NDArray[np.uin
     shape = random.integers(len(SHAPES), size=count)
     low, high = (0.5, 0.0, 0.0, 0.0), (1.0, 2 * math.pi, 1.0, 1.0)
     scale, orientation, x, y = random.uniform(low, high, (count, 4)).T
-    return render(shape, scale, orientation, x, y, size)
+    return draw_sprites(shape, scale, orientation, x, y, size)
 
 
 def check_size(size: Any) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaex.data.factors import FactorGrid
 from vaex.data.module import ImageDataModule
-from vaex.data.render import SHAPES, check_size, render
+from vaex.data.render import SHAPES, check_size, draw_sprites
 from vaex.errors import VaexError, unknown
 from vaex.types import Batch
 
@@ -101,7 +101,7 @@ class SpriteSet:
         classes = np.atleast_2d(self.grid.classes(positions))
         shape, *rest = (values[classes[:, column]] for column, values in enumerate(self._values))
         scale, orientation, x, y = rest
-        return render(shape.astype(np.int64), scale, orientation, x, y, self.size)
+        return draw_sprites(shape.astype(np.int64), scale, orientation, x, y, self.size)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Gather image (B, C, H, W), mask (B, 1, H, W), factors (B, F) and index (B,), the position in the grid."""

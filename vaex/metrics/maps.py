@@ -16,6 +16,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from vaex.errors import VaexError
 from vaex.metrics.overlap import (
     check_maps,
+    groups,
     is_empty,
     mean_overlap,
     overlap_ratio,
@@ -168,31 +169,34 @@ class MapMetrics(Metric):
         """
         check_maps(maps)
         maps = maps.detach()
-        if broken := int((~maps.isfinite()).flatten(2).any(2).sum()):
+        low, high = maps.amin((2, 3)), maps.amax((2, 3))  # (B, T) each, and NaN where a map holds NaN
+        if broken := int((~(low.isfinite() & high.isfinite())).sum()):
             raise VaexError(
                 f"{broken} of {maps.shape[0] * maps.shape[1]} attention maps hold NaN or infinity: "
                 "look for a diverged model or an overflow in half precision."
             )
+        if kl is not None and (kl.ndim != 2 or len(kl) != len(maps) or not bool(kl.isfinite().all())):
+            raise VaexError(
+                f"KL must be finite and of shape ({len(maps)}, D), one row per image, got {tuple(kl.shape)}: pass the "
+                "KL of the same batch, each latent by itself."
+            )
+        inside = None if mask is None else _inside(maps, mask)
         self.targets = self._same(self.targets, maps.shape[1], "maps per image")
+        self.images += len(maps)
         overlaps = pairwise_overlap(maps).sum(0).flatten()  # (T * T,)
         self.pairs = [torch.stack([*self.pairs, overlaps.to(self.device, torch.float32)]).sum(0)]
-        self.images += len(maps)
-        self.entropy += map_entropy(maps).mean(1).sum().to(self.device)
+        for part in groups(maps):
+            self.entropy += map_entropy(maps[part]).mean(1).sum().to(self.device)
         if kl is not None:
-            if kl.ndim != 2 or len(kl) != len(maps) or not bool(kl.isfinite().all()):
-                raise VaexError(
-                    f"KL must be finite and of shape ({len(maps)}, D), one row per image of the maps, "
-                    f"got {tuple(kl.shape)}."
-                )
             self.latents = self._same(self.latents, kl.shape[1], "latents")
-            sums = torch.cat([kl.new_tensor([len(kl)]), kl.detach().sum(0)])  # (1 + D,)
-            self.kl = [torch.stack([*self.kl, sums.to(self.device, torch.float32)]).sum(0)]
-        if mask is not None:
-            inside = _inside(maps, mask)
+            sums = torch.nn.functional.pad(kl.detach().float().sum(0), (1, 0), value=len(kl))  # (1 + D,)
+            self.kl = [torch.stack([*self.kl, sums.to(self.device)]).sum(0)]
+        if mask is not None and inside is not None:
             shown = inside.flatten(1).any(1)  # (B,) images with something to point at
             self.masked += shown.sum().to(self.device)
-            self.pointing += pointing_game(maps, mask).mean(1)[shown].sum().to(self.device)
-            self.energy += energy_inside(maps, mask).mean(1)[shown].sum().to(self.device)
+            for part in groups(maps):
+                for state, measure in ((self.pointing, pointing_game), (self.energy, energy_inside)):
+                    state.add_(measure(maps[part], mask[part]).mean(1)[shown[part]].sum().to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scalars that the data allowed, the others absent.

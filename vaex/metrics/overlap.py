@@ -12,7 +12,7 @@ from torch import Tensor
 from vaex.errors import VaexError
 
 CHUNK_ELEMENTS = 1 << 20
-"""Images are compared in groups of at most this many map values (4 MiB), which also is what a CPU cache likes."""
+"""Images are measured in groups of at most this many map values (4 MiB): bounds memory, and fits a CPU cache."""
 
 
 def overlap_ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -45,17 +45,16 @@ def pairwise_overlap(maps: Tensor) -> Tensor:
         VaexError: the maps are not (B, T, H, W).
     """
     check_maps(maps)
-    count, targets = maps.shape[:2]
-    result = torch.zeros(count, targets, targets, device=maps.device, dtype=summable(maps))
-    group = max(1, CHUNK_ELEMENTS // max(1, maps[:1].numel()))
-    for start in range(0, count, group):
-        flat = positive_part(maps[start : start + group].detach()).flatten(2)  # (b, T, HW)
+    targets = maps.shape[1]
+    result = torch.zeros(len(maps), targets, targets, device=maps.device, dtype=summable(maps))
+    for part in groups(maps):
+        flat = positive_part(maps[part].detach()).flatten(2)  # (b, T, HW)
         mass = flat.sum(2)  # (b, T)
         for i in range(targets):
             shared = torch.minimum(flat[:, i : i + 1], flat[:, i:]).sum(2)  # (b, T - i)
             overlap = safe_ratio(2 * shared, mass[:, i : i + 1] + mass[:, i:])
-            result[start : start + group, i, i:] = overlap
-            result[start : start + group, i:, i] = overlap
+            result[part, i, i:] = overlap
+            result[part, i:, i] = overlap
     return result
 
 
@@ -70,6 +69,12 @@ def mean_overlap(maps: Tensor) -> Tensor:
     overlaps = pairwise_overlap(maps)
     rows, columns = torch.triu_indices(maps.shape[1], maps.shape[1], offset=1, device=maps.device)
     return overlaps[:, rows, columns].mean(1)
+
+
+def groups(maps: Tensor) -> list[slice]:
+    """Return slices over the batch that hold at most `CHUNK_ELEMENTS` map values each, or one image."""
+    size = max(1, CHUNK_ELEMENTS // max(1, maps[:1].numel()))
+    return [slice(start, start + size) for start in range(0, len(maps), size)]
 
 
 def check_maps(maps: Tensor) -> None:

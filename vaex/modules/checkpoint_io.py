@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from vaex.errors import VaexError
@@ -15,7 +16,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its place and rename it, so that a kill or a full disk leaves the old one whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save to a temporary file in the same folder, then rename.
+        """Save to a temporary file in the same folder, then rename; there are no storage options.
+
+        Differs: Lightning's own writes the file in the system's temporary folder and copies it here, which needs the
+        space twice and says nothing when the copy is not permitted.
 
         Raises:
             VaexError: when the disk is full or the folder cannot be written.
@@ -23,11 +27,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
             temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch wraps a failing write in a RuntimeError
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = getattr(cause, "strerror", None) or str(error).partition("\n")[0]
             raise VaexError(
-                f"Cannot write checkpoint {target} ({error.strerror or error}); the last good one is kept. Free space, "
+                f"Cannot write checkpoint {target} ({reason}); the last good one is kept. Free space, "
                 "then continue with vaex train resume=RUN_FOLDER."
             ) from error
+        finally:
+            if temporary.exists():
+                temporary.unlink()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,21 +19,23 @@ from vaex.errors import VaexError
 def _adam(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Optimizer:
-    return torch.optim.Adam(parameters, lr, tuple(betas), eps, weight_decay, fused=True)
+    first, second = betas
+    return torch.optim.Adam(parameters, lr, (first, second), eps, weight_decay, fused=True)
 
 
 def _adamw(
     parameters: Iterable[nn.Parameter],
     lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
 ) -> Optimizer:
-    return torch.optim.AdamW(parameters, lr, tuple(betas), eps, weight_decay, fused=True)
+    first, second = betas
+    return torch.optim.AdamW(parameters, lr, (first, second), eps, weight_decay, fused=True)
 
 
 def _sgd(
@@ -44,24 +47,31 @@ def _sgd(
 OPTIMISERS: dict[str, Callable[..., Optimizer]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 
 
-def constant(step: int, total: int, warmup_steps: int = 0) -> float:
+def _rise(step: int, warmup_steps: int) -> float:
+    return (step + 1) / (warmup_steps + 1)
+
+
+def _progress(step: int, total: float, warmup_steps: int) -> float:
+    return min(1.0, (step - warmup_steps) / max(1.0, total - warmup_steps))
+
+
+def constant(step: int, total: float, warmup_steps: int = 0) -> float:  # noqa: ARG001 - as the other schedules
     """Rise linearly over ``warmup_steps``, then stay at 1."""
-    return min(1.0, (step + 1) / (warmup_steps + 1)) if warmup_steps else 1.0
+    return min(1.0, _rise(step, warmup_steps))
 
 
-def cosine(step: int, total: int, warmup_steps: int = 0, final: float = 0.0) -> float:
+def cosine(step: int, total: float, warmup_steps: int = 0, final: float = 0.0) -> float:
     """Rise linearly over ``warmup_steps``, then fall to ``final`` along half a cosine by step ``total``."""
     if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return _rise(step, warmup_steps)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * _progress(step, total, warmup_steps)))
 
 
-def exponential(step: int, total: int, rate: float = 0.1, warmup_steps: int = 0) -> float:
-    """Rise linearly over ``warmup_steps``, then decay by the factor ``rate`` over the whole run."""
+def exponential(step: int, total: float, rate: float = 0.1, warmup_steps: int = 0) -> float:
+    """Rise linearly over ``warmup_steps``, then decay exponentially to ``rate`` by step ``total``."""
     if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    return float(rate ** (step / max(1, total)))
+        return _rise(step, warmup_steps)
+    return float(rate ** _progress(step, total, warmup_steps))
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "exponential": exponential}
@@ -72,19 +82,31 @@ def build_optimiser(parameters: Iterable[nn.Parameter], config: Mapping[str, Any
     """Return the optimiser from ``{"name": "adam", "lr": ...}``.
 
     Raises:
-        VaexError: for an unknown name or option, or a learning rate that is not positive.
+        VaexError: for an unknown name or option, or a value out of range.
     """
     function, options = named("optimiser", OPTIMISERS, config)
-    if options.get("lr", 1.0) <= 0:
+    kind = f"optimiser '{config['name']}'"
+    try:
+        optimiser: Optimizer = call_checked(kind, partial(function, parameters), options)
+    except (TypeError, ValueError) as error:
+        raise VaexError(f"The {kind} does not take these values: {error}; correct optim.") from error
+    if any(not 0 < group["lr"] < math.inf for group in optimiser.param_groups):
         raise VaexError(f"optim.lr must be positive, got {options['lr']}.")
-    optimiser: Optimizer = call_checked(
-        f"optimiser '{config['name']}'", function, {"parameters": parameters, **options}
-    )
     return optimiser
 
 
-def build_schedule(optimiser: Optimizer, config: Mapping[str, Any], total: int) -> LambdaLR:
-    """Return the schedule from ``{"name": "cosine", ...}`` for a run of ``total`` optimiser steps."""
+def build_schedule(optimiser: Optimizer, config: Mapping[str, Any], total: Callable[[], float]) -> LambdaLR:
+    """Return the schedule from ``{"name": "cosine", ...}`` for a run of ``total()`` optimiser steps.
+
+    ``total`` is asked for at the second step: no schedule needs it at the first, and Lightning makes the training
+    loader to count it, which must not happen before a resumed run has restored its position.
+
+    Raises:
+        VaexError: for an unknown name or option, or a value out of range.
+    """
     function, options = named("schedule", SCHEDULES, config)
-    call_checked(f"schedule '{config['name']}'", function, {"step": 0, "total": total, **options})
-    return LambdaLR(optimiser, lambda step: function(step, total, **options))
+    for key, value in options.items():
+        if isinstance(value, int | float) and (value < 0 or (key == "rate" and value == 0)):
+            raise VaexError(f"schedule.{key} must be {'positive' if key == 'rate' else '0 or more'}, got {value}.")
+    call_checked(f"schedule '{config['name']}'", partial(function, 0, 1), options)
+    return LambdaLR(optimiser, lambda step: function(step, total() if step else 1, **options))

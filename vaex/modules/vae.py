@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.optimisation import build_optimiser, build_schedule
-from vaex.objectives import Terms
+from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
 
 
@@ -46,21 +48,20 @@ class VAEModule(pl.LightningModule):
         run: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            {
-                "network": plain(network),
-                "objective": plain(objective or {"name": "beta_vae"}),
-                "optim": plain(optim or {"name": "adam"}),
-                "schedule": plain(schedule or {"name": "constant"}),
-                "prior": plain(prior or {"name": "normal"}),
-                "seed": seed,
-                "compile": compile,
-                "run": plain(run or {}),
-            }
-        )
+        config = {
+            "network": network,
+            "objective": objective or {"name": "beta_vae"},
+            "optim": optim or {"name": "adam"},
+            "schedule": schedule or {"name": "constant"},
+            "prior": prior or {"name": "normal"},
+            "seed": seed,
+            "compile": compile,
+            "run": run or {},
+        }
+        self.save_hyperparameters(plain(config), logger=False)  # whoever composed the run logs its config
         # The weights depend on the seed alone, not on what was drawn before
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_seed(seed, "init"))
+            torch.default_generator.manual_seed(step_seed(self.hparams["seed"], "init"))
             self.vae = build_model(self.hparams["network"], self.hparams["prior"])
         self.objective = build_objective(self.hparams["objective"])
         if compile:
@@ -75,9 +76,9 @@ class VAEModule(pl.LightningModule):
         epoch = self.current_epoch if stage == "train" else 0
         torch.manual_seed(step_seed(self.hparams["seed"], stage, epoch, batch_idx, self.global_rank))
 
-    def _terms(self, batch: Batch) -> Terms:
+    def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
         output = self.vae(batch["image"], keep=self.objective.keep, sample=True)
-        return self.objective(batch["image"], output, self.global_step)
+        return self.objective(batch["image"], output, step)
 
     def _log(self, stage: str, terms: Terms, count: int) -> None:
         values = {f"{stage}/loss": terms.total, **{f"{stage}/{name}": value for name, value in terms.parts.items()}}
@@ -92,34 +93,49 @@ class VAEModule(pl.LightningModule):
         if training:
             self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
 
+    def _check(self, name: str, terms: Terms, batch_idx: int) -> None:
+        if not torch.isfinite(terms.total):
+            raise VaexError(
+                f"The {name} is {terms.total.item()} at step {self.global_step} (epoch {self.current_epoch}, "
+                f"batch {batch_idx}): training stops and the last good checkpoint is kept; lower optim.lr, set "
+                "trainer.gradient_clip_val, or check the images for NaN."
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, () in nats per image."""
         self._seed("train", batch_idx)
-        terms = self._terms(batch)
-        if not torch.isfinite(terms.total):
-            raise VaexError(
-                f"The loss is {terms.total.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}): "
-                "training stops and the last checkpoint is kept; lower optim.lr, set trainer.gradient_clip_val, or check "
-                "the images for NaN."
-            )
+        terms = self._terms(batch, self.global_step)
+        self._check("loss", terms, batch_idx)
         self._log("train", terms, len(batch["image"]))
         return terms.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the terms of one validation batch with a sampled z, an estimate of the ELBO."""
+        """Log the terms of one validation batch with a sampled z, an estimate of the ELBO.
+
+        Weights that warm up count in full, so that losses of different steps compare.
+        """
         self._seed("val", batch_idx)
-        self._log("val", self._terms(batch), len(batch["image"]))
+        terms = self._terms(batch)
+        if self.trainer.state.fn == TrainerFn.FITTING:  # before a checkpoint of these weights counts as the best
+            self._check("validation loss", terms, batch_idx)
+        self._log("val", terms, len(batch["image"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z."""
         self._seed("test", batch_idx)
         self._log("test", self._terms(batch), len(batch["image"]))
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> VAEOutput:
+        """Return the VAE's output of one batch with z = mean."""
+        return self(batch["image"])  # type: ignore[no-any-return]
+
     def configure_optimizers(self) -> Any:
         """Return the optimiser and a schedule stepped once per optimiser step."""
         optimiser = build_optimiser(self.vae.parameters(), self.hparams["optim"])
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimiser, self.hparams["schedule"], total)
+        endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
+        if endless and self.hparams["schedule"].get("name") != "constant":
+            raise VaexError("A schedule that falls needs an end: set trainer.max_epochs or trainer.max_steps.")
+        schedule = build_schedule(optimiser, self.hparams["schedule"], lambda: self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -129,6 +145,11 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple) or type(value).__name__ == "ListConfig":
         return [plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, bool):
         return value
+    # Of a subclass such as np.float64 or an enum the plain value: `weights_only` reads no others
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
     raise VaexError(f"A config holds plain values only (text, numbers, lists, mappings), got {type(value).__name__}.")

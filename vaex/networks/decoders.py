@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vaex.networks.encoders import conv_widths, normalisation
+from vaex.networks.encoders import conv_stages, normalisation
 
 
 class Decoder(nn.Module):
@@ -78,18 +79,17 @@ def conv_decoder(
     max_width: int = 256,
 ) -> Decoder:
     """Mirror of `conv_encoder`: two linear layers and ``depth`` stride-2 transposed convolutions."""
-    channels, size = shape[0], shape[-1]
-    widths = conv_widths(size, width, depth, max_width, norm)[::-1]
-    cells = size // 2**depth
+    widths, cells = (list(reversed(values)) for values in conv_stages(shape, width, depth, hidden, norm, max_width))
     layers: dict[str, nn.Module] = {
         "fc1": nn.Linear(latents, hidden),
         "relu1": nn.ReLU(),
-        "fc2": nn.Linear(hidden, widths[0] * cells**2),
+        "fc2": nn.Linear(hidden, widths[0] * cells[0] ** 2),
         "relu2": nn.ReLU(),
-        "unflatten": nn.Unflatten(1, (widths[0], cells, cells)),
+        "unflatten": nn.Unflatten(1, (widths[0], cells[0], cells[0])),
     }
-    for stage, (inner, outer) in enumerate(zip(widths, [*widths[1:], channels], strict=True), start=1):
-        layers[f"deconv{stage}"] = nn.ConvTranspose2d(inner, outer, 4, 2, 1)
+    for stage, (inner, outer) in enumerate(pairwise(widths), start=1):
+        odd = cells[stage] % 2  # the encoder rounded this size down when it halved it
+        layers[f"deconv{stage}"] = nn.ConvTranspose2d(inner, outer, 4, 2, 1, output_padding=odd)
         if stage < depth:  # the last stage states the likelihood's parameters and stays linear
             if (layer := normalisation(norm, outer)) is not None:
                 layers[f"norm{stage}"] = layer

@@ -7,6 +7,7 @@ names the second convolution in every network.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -81,33 +82,46 @@ NORMS = ("none", "group", "batch")
 
 
 def normalisation(kind: str, channels: int) -> nn.Module | None:
-    """Return the normalisation named ``kind``, or None; groups of at most 8 channels keep images independent."""
+    """Return the normalisation named ``kind``, or None; "group" keeps images independent.
+
+    It has at most 8 groups of at least 2 channels: one channel of a single cell would be normalised to 0.
+    """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "group":
-        groups = max(g for g in range(1, 9) if channels % g == 0)
+        groups = max(g for g in range(1, 9) if channels % g == 0 and (channels // g > 1 or g == 1))
         return nn.GroupNorm(groups, channels)
     return None
 
 
-def conv_widths(size: int, width: int, depth: int, max_width: int = 256, norm: str = "none") -> list[int]:
-    """Return the channels of each stride-2 stage: ``width`` doubled per stage up to ``max_width``.
+def conv_stages(
+    shape: tuple[int, int, int], width: int, depth: int, hidden: int, norm: str, max_width: int
+) -> tuple[list[int], list[int]]:
+    """Return channels and cells a side of the image and of each stride-2 stage, both of length ``depth`` + 1.
+
+    ``width`` is doubled per stage up to ``max_width``; cells are halved, rounded down.
 
     Raises:
-        VaexError: when ``size`` is out of 32-256 or not a multiple of 2 ** ``depth``.
+        VaexError: when the image is not square or out of 32-256 pixels, or a value is out of range.
     """
-    if not 32 <= size <= 256:
-        raise VaexError(f"The conv network takes images of 32 to 256 pixels, got {size}; set data.size in this range.")
-    if depth < 1 or size % 2**depth:
+    channels, height, size = shape
+    if height != size or not 32 <= size <= 256:
         raise VaexError(
-            f"network.depth={depth} halves the image {depth} times, which {size} pixels do not allow; "
-            f"choose a depth with {size} divisible by 2**depth."
+            f"The conv network takes square images of 32 to 256 pixels, got {height}x{size}; "
+            "set data.size in this range."
         )
+    if depth < 1 or size >> depth < 1:
+        raise VaexError(f"network.depth must be 1 to {size.bit_length() - 1} for {size} pixels, got {depth}.")
+    if hidden < 1:
+        raise VaexError(f"network.hidden must be at least 1, got {hidden}.")
     if width < 1 or max_width < 1:
         raise VaexError(f"network.width and network.max_width must be at least 1, got {width} and {max_width}.")
     if norm not in NORMS:
         raise VaexError(f"network.norm must be one of {', '.join(NORMS)}, got '{norm}'.")
-    return [min(width * 2**stage, max_width) for stage in range(depth)]
+    return (
+        [channels, *(min(width * 2**stage, max_width) for stage in range(depth))],
+        [size >> stage for stage in range(depth + 1)],
+    )
 
 
 def conv_encoder(
@@ -120,14 +134,14 @@ def conv_encoder(
     max_width: int = 256,
 ) -> Encoder:
     """Encoder for square images of 32 to 256 pixels: ``depth`` stride-2 convolutions and one hidden layer."""
-    channels, size = shape[0], shape[-1]
-    widths = conv_widths(size, width, depth, max_width, norm)
+    widths, cells = conv_stages(shape, width, depth, hidden, norm, max_width)
     layers: dict[str, nn.Module] = {}
-    for stage, (inner, outer) in enumerate(zip([channels, *widths], widths, strict=False), start=1):
-        layers[f"conv{stage}"] = nn.Conv2d(inner, outer, 4, 2, 1)  # (B, outer, size / 2**stage, size / 2**stage)
+    for stage, (inner, outer) in enumerate(pairwise(widths), start=1):
+        layers[f"conv{stage}"] = nn.Conv2d(inner, outer, 4, 2, 1)  # (B, outer, size // 2**stage, size // 2**stage)
         if (layer := normalisation(norm, outer)) is not None:
             layers[f"norm{stage}"] = layer
         layers[f"relu{stage}"] = nn.ReLU()
-    cells = (size // 2**depth) ** 2
-    layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(widths[-1] * cells, hidden), f"relu{depth + 1}": nn.ReLU()}
+    layers["flatten"] = nn.Flatten()
+    layers["fc1"] = nn.Linear(widths[-1] * cells[-1] ** 2, hidden)
+    layers[f"relu{depth + 1}"] = nn.ReLU()
     return Encoder(layers, hidden, latents)

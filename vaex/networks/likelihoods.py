@@ -76,6 +76,8 @@ LIKELIHOODS = ("bernoulli", "gaussian", "laplace")
 class LikelihoodHead(nn.Module):
     """Turn the decoder's output into a likelihood; ``learned`` makes one scale for all pixels a parameter.
 
+    A learned scale is clamped to exp(-6) to exp(3), so that pixels without noise do not drive it to 0.
+
     Source: the learned scale is the sigma-VAE of Rybkin, Daniilidis & Levine, ICML 2021 (shared sigma).
 
     Raises:
@@ -88,11 +90,18 @@ class LikelihoodHead(nn.Module):
         super().__init__()
         if name not in LIKELIHOODS:
             raise unknown("likelihood", name, LIKELIHOODS)
-        if scale <= 0:
+        if not 0 < scale < math.inf:
             raise VaexError(f"network.likelihood.scale must be positive, got {scale}.")
         if learned and name == "bernoulli":
             raise VaexError("A Bernoulli likelihood has no scale to learn; set network.likelihood.learned=false.")
+        low, high = self.LOG_SCALE_RANGE
+        if learned and not low < math.log(scale) < high:
+            raise VaexError(
+                "network.likelihood.scale must start between "
+                f"{math.exp(low):.4f} and {math.exp(high):.1f} when it is learned, got {scale}."
+            )
         self.name = name
+        self.learned = learned
         log_scale = torch.tensor(math.log(scale))
         if learned:
             self.log_scale: Tensor = nn.Parameter(log_scale)
@@ -104,4 +113,4 @@ class LikelihoodHead(nn.Module):
         if self.name == "bernoulli":
             return Bernoulli(parameters)
         kind = Gaussian if self.name == "gaussian" else Laplace
-        return kind(parameters, self.log_scale.clamp(*self.LOG_SCALE_RANGE))
+        return kind(parameters, self.log_scale.clamp(*self.LOG_SCALE_RANGE) if self.learned else self.log_scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,14 +21,16 @@ class VAE(nn.Module):
     Source: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
     """
 
-    def __init__(
-        self, encoder: Encoder, decoder: Decoder, likelihood: LikelihoodHead, prior: StandardNormal
-    ) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, likelihood: LikelihoodHead, prior: StandardNormal) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
         self.prior = prior
+        self.config: dict[str, Any] = {}
+        """What a checkpoint says of the run that trained this model, as plain values."""
+        self.calibration: dict[str, Any] = {}
+        """What was fitted after training; empty where nothing was."""
 
     @property
     def latents(self) -> int:

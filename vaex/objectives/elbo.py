@@ -23,7 +23,7 @@ def free_bits_kl(kl: Tensor, free_bits: float) -> Tensor:
     return kl.mean(0).clamp(min=free_bits).sum()
 
 
-def elbo(images: Tensor, output: VAEOutput, beta: float = 1.0, free_bits: float = 0.0) -> Terms:
+def elbo_terms(images: Tensor, output: VAEOutput, beta: float = 1.0, free_bits: float = 0.0) -> Terms:
     """Return -log p(x|z) + ``beta`` KL(q(z|x) || p(z)), averaged over the batch, in nats per image.
 
     The parts ``reconstruction`` and ``kl`` are unweighted and without free bits, so that they compare across runs.
@@ -60,4 +60,4 @@ class ELBO:
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
         """Return the terms at optimiser step ``step``."""
-        return elbo(images, output, self.beta * self.warmup(step), self.free_bits)
+        return elbo_terms(images, output, self.beta * self.warmup(step), self.free_bits)

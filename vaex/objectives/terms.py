@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from vaex.types import VAEOutput
+
+AFTER_TRAINING = sys.maxsize
+"""The step at which every weight that changes during training has its final value; evaluations count with it."""
 
 
 class Terms(NamedTuple):
@@ -24,4 +28,5 @@ class Objective(Protocol):
 
     keep: tuple[str, ...]
 
-    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms: ...
+    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
+        """Return the terms at optimiser step ``step``."""

@@ -26,5 +26,6 @@ class StandardNormal(nn.Module):
 
         Source: Kingma & Welling, ICLR 2014, appendix B.
         """
-        mean, logvar = posterior
-        return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+        mean, logvar = (part.float() if part.dtype != torch.float64 else part for part in posterior)
+        # expm1: exp(logvar) - 1 would round a KL near 0 to a negative number
+        return 0.5 * (mean.square() + (torch.expm1(logvar) - logvar))

@@ -11,13 +11,12 @@ from vaex.errors import VaexError, unknown
 
 
 class Evidence(NamedTuple):
-    """What a score may look at: images (B, C, H, W), maps (B, T, H, W), and, where the model states them,
-    the reconstruction (B, C, H, W) and the KL per latent (B, D) in nats."""
+    """What a score may look at, in fp32; None stands for what the model does not state."""
 
-    images: Tensor
-    maps: Tensor
-    reconstruction: Tensor | None
-    kl: Tensor | None
+    images: Tensor  # (B, C, H, W)
+    maps: Tensor  # (B, T, H, W)
+    reconstruction: Tensor | None  # (B, C, H, W)
+    kl: Tensor | None  # (B, D) nats
 
 
 class Scored(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vaex.viz.files import figure_to_array, save_png
 from vaex.viz.grid import attention_figure
-from vaex.viz.overlay import overlay
+from vaex.viz.overlays import overlay
 from vaex.viz.tiles import image_grid
 
 __all__ = ["attention_figure", "figure_to_array", "image_grid", "overlay", "save_png"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaex.errors import VaexError
-from vaex.viz.overlay import Array, Pixels, to_uint8
+from vaex.viz.overlays import Array, Pixels, to_uint8
 
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",

@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from vaex.errors import VaexError
-from vaex.viz.overlay import OPACITY, Array, Pixels, blend, check_map, lookup_table, overlay, scale_of
+from vaex.viz.overlays import OPACITY, Array, Pixels, blend, check_map, lookup_table, overlay, scale_of
 from vaex.viz.tiles import fit, image_grid, outlined, resize, to_tiles
 
 __all__ = ["attention_figure", "image_grid"]
@@ -23,8 +23,9 @@ DPI = 120
 FONT = 9.0  # points
 LINE = 18  # pixels from one line of text to the next
 GAP = 8  # pixels between cells
+NARROWEST = 90  # pixels that a label needs, should the images be narrower
 MARGIN = 16  # pixels around all
-FRAME = 190  # grey line around each cell, for images as white as the page
+FRAME = (190, 190, 190)  # grey line around each cell, for images as white as the page
 BAR = 100  # pixels of width that a colour bar takes, with its numbers and its label
 SCORE_COLOURS = "viridis"  # unlike the attention's, since a score map has another scale
 
@@ -96,9 +97,7 @@ def attention_figure(
     tails = ["score map"] * (score_maps is not None)
     tops = [[*heads, *labels[0], *tails]]
     tops += [[*[""] * len(heads), *row, *[""] * len(tails)] for row in labels[1:]]
-    sides = [[] if rows is None else [str(rows[n])] for n in range(count)]
-    for n, side in enumerate(sides):
-        side += [] if scores is None else [f"score {float(scores[n]):.3g}"]
+    sides = _sides(count, rows, scores)
     note = f"Colour over the grey input: {label}, on one scale for all maps."
     note += " The score map has its own." if score_maps is not None else ""
     note += " Cyan outline: true mask." if masks is not None else ""
@@ -109,14 +108,15 @@ def _compose(
     cells: list[list[Pixels]],
     cell: tuple[int, int],
     tops: list[list[str]],
-    sides: list[list[str]],
+    sides: list[str],
     bars: list[tuple[str, float, str | None, bool]],
     note: str,
 ) -> Figure:
     """Place cells, the text above and before them, and the colour bars on one canvas; all in pixels."""
     high, wide = cell
-    above = [[_wrapped(text, wide) for text in row] for row in tops]
-    beside = [_wrapped("\n".join(side), 120) for side in sides]
+    pitch = max(wide, NARROWEST) + GAP  # from one column to the next
+    above = [[_wrapped(text, pitch - GAP) for text in row] for row in tops]
+    beside = [_wrapped(side, 120) for side in sides]
     left = MARGIN + max((_width(line) for text in beside for line in text.split("\n")), default=0)
     left += GAP if left > MARGIN else 0
     y, tops_y = MARGIN, []
@@ -124,20 +124,20 @@ def _compose(
         y += LINE * max((text.count("\n") + 1 for text in texts if text), default=0)
         tops_y.append(y)
         y += high + GAP
-    bottom, right = y - GAP, left + len(cells[0]) * (wide + GAP) - GAP
+    bottom, right = y - GAP, left + len(cells[0]) * pitch - GAP
     total_width = right + BAR * len(bars) + MARGIN
     note = _wrapped(note, total_width - 2 * MARGIN)
     total_height = max(bottom, tops_y[0] + 112) + MARGIN + LINE * (note.count("\n") + 1)
 
-    canvas = np.full((total_height, total_width, 3), 255, dtype=np.uint8)
+    canvas = np.full((total_height, total_width, 4), 255, dtype=np.uint8)  # RGBA: matplotlib draws it 5 times faster
     figure = Figure(figsize=((total_width + 0.01) / DPI, (total_height + 0.01) / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
     for n, row in enumerate(cells):
         for column, tile in enumerate(row):
-            x = left + column * (wide + GAP)
-            canvas[tops_y[n] - 1 : tops_y[n] + high + 1, x - 1 : x + wide + 1] = FRAME
-            canvas[tops_y[n] : tops_y[n] + high, x : x + wide] = tile
+            x = left + column * pitch + (pitch - GAP - wide) // 2
+            canvas[tops_y[n] - 1 : tops_y[n] + high + 1, x - 1 : x + wide + 1] = (*FRAME, 255)
+            canvas[tops_y[n] : tops_y[n] + high, x : x + wide, :3] = tile
             _write(axes, x + wide / 2, tops_y[n] - 3, above[n][column], "bottom", "center")
         _write(axes, left - GAP, tops_y[n] + high / 2, beside[n], "center", "right")
     _write(axes, MARGIN, total_height - GAP, note, "bottom", "left", "0.35")
@@ -199,6 +199,18 @@ def _labels(titles: Sequence[str] | Sequence[Sequence[str]], count: int, targets
             f"{[len(row) for row in grid]}: label each map."
         )
     return grid
+
+
+def _sides(count: int, rows: Sequence[str] | None, scores: Array | Sequence[float] | None) -> list[str]:
+    """Return what is written before each row."""
+    sides: list[list[str]] = [[] for _ in range(count)]
+    for name, values in (("rows", rows), ("scores", scores)):
+        if values is not None:
+            if len(values) != count:
+                raise VaexError(f"The {name} of a figure must be {count}, one per image, got {len(values)}.")
+            for side, value in zip(sides, values, strict=True):
+                side.append(f"score {float(value):.3g}" if name == "scores" else str(value))
+    return ["\n".join(side) for side in sides]
 
 
 def _pictures(images: Array, reconstructions: Array | None) -> tuple[Pixels, Pixels | None]:

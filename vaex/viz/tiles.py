@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaex.errors import VaexError
-from vaex.viz.overlay import Array, Pixels, to_uint8
+from vaex.viz.overlays import Array, Pixels, to_uint8
 
 SEPARATOR = 128
 """Grey between the tiles of a grid, seen beside black and beside white images."""

@@ -1,0 +1,80 @@
+"""`vaex evaluate`: the checkpoint alone is enough, and its config is the default."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands.test_train import train
+from vaex.cli import main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train(folder, "trainer.max_epochs=1", "attention.layer=conv2", "attention.target=kl") == 0
+    return folder
+
+
+def evaluate(folder: Path, *arguments: str) -> dict[str, float]:
+    assert main(["evaluate", *arguments, f"hydra.run.dir={folder}", "callbacks=[attention]"]) == 0
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text())["test"]
+    return metrics
+
+
+def test_gives_what_training_ended_with(trained: Path, tmp_path: Path) -> None:
+    expected = json.loads((trained / "metrics.json").read_text())["test"]
+    assert evaluate(tmp_path / "a", f"ckpt={trained}") == pytest.approx(expected, rel=1e-5)
+
+
+def test_needs_the_checkpoint_alone(trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "moved.ckpt")
+    expected = json.loads((trained / "metrics.json").read_text())["test"]
+    assert evaluate(tmp_path / "a", f"ckpt={tmp_path / 'moved.ckpt'}") == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_key_of_the_stored_config_can_be_changed(trained: Path, tmp_path: Path) -> None:
+    stored = evaluate(tmp_path / "a", f"ckpt={trained}")
+    other = evaluate(tmp_path / "b", f"ckpt={trained}", "attention.target=mean")
+    explicit = evaluate(tmp_path / "c", f"ckpt={trained}", "attention=grad_cam", "attention.layer=conv2")
+    assert other["entropy"] != stored["entropy"]
+    assert other["entropy"] == explicit["entropy"]
+    assert other["loss"] == stored["loss"]
+
+
+def test_random_weights_are_those_that_training_started_from(trained: Path, tmp_path: Path) -> None:
+    untrained = evaluate(tmp_path / "a", f"ckpt={trained}", "random_weights=true")
+    assert untrained["loss"] > evaluate(tmp_path / "b", f"ckpt={trained}")["loss"]
+    again = evaluate(tmp_path / "c", f"ckpt={trained}", "random_weights=true", "seed=7")
+    assert again["loss"] != untrained["loss"]
+
+
+def test_other_data_by_choice(trained: Path, tmp_path: Path) -> None:
+    grid = "data.grid={shape: 2, scale: 2, orientation: 1, x: 6, y: 6}"
+    other = evaluate(
+        tmp_path / "a", f"ckpt={trained}", "data=sprites", "data.size=32", grid, "data.val=16", "data.test=32"
+    )
+    assert other["loss"] > 0
+
+
+def test_a_damaged_checkpoint_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (trained / "checkpoints" / "best.ckpt").read_bytes()
+    for name, content in {"short": whole[: len(whole) // 2], "noise": b"x" * 500}.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+        assert main(["evaluate", f"ckpt={tmp_path / name}.ckpt"]) == 1
+        assert "cannot be read: it is cut short, damaged" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_a_foreign_target_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["run"]["data"] = {"_target_": "os.system", "command": f"touch {tmp_path / 'hit'}"}
+    torch.save(content, tmp_path / "hostile.ckpt")
+    assert main(["evaluate", f"ckpt={tmp_path / 'hostile.ckpt'}", f"hydra.run.dir={tmp_path / 'a'}"]) == 1
+    assert "Unknown data module in the checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "hit").exists()

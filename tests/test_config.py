@@ -1,0 +1,132 @@
+"""Every choice of every config group composes, is commented, and builds what it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vaex.build import build_model, build_objective
+from vaex.commands import assembly
+from vaex.commands.launch import readable_groups
+from vaex.config import check, choices, conf_dir, register_resolvers, stored_config
+from vaex.errors import VaexError
+from vaex.modules import VAEModule
+from vaex.modules.optimisation import SCHEDULES
+
+CONF = conf_dir()
+GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
+CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group != "hydra"]
+LISTS = {"callbacks", "logger"}
+PAIRS = {("network", "mnist"): ["data=mnist"], ("data", "mnist"): ["network=mnist"]}
+
+
+def composed(tmp_path: Path, *overrides: str, name: str = "train") -> DictConfig:
+    """Compose a command's config as Hydra would, with a run folder below ``tmp_path``."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            name, [*readable_groups(overrides), f"+hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True
+        )
+        HydraConfig.instance().set_config(config)
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra")
+        OmegaConf.set_struct(config, True)
+    config.paths.run = str(tmp_path)
+    return config
+
+
+def plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
+def test_every_choice_composes_and_builds(group: str, choice: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    value = f"[{choice}]" if group in LISTS else choice
+    config = composed(tmp_path, f"{group}={value}", *PAIRS.get((group, choice), []))
+    resolved = plain(config)
+    check(resolved)
+    if group == "data":
+        data: Any = assembly.build_data(config.data)
+        assert list(data.shape) == resolved["data"]["shape"]
+    if group == "network":
+        assert build_model(resolved["network"], resolved["prior"]).latents == resolved["network"]["latents"]
+    if group == "objective":
+        assert callable(build_objective(resolved["objective"]))
+    if group in {"optim", "schedule", "prior", "attention", "score", "metrics", "experiment"}:
+        module = assembly.build_module(config)
+        assert isinstance(module, VAEModule)
+        assert resolved["schedule"]["name"] in SCHEDULES
+        assert module.hparams["run"]["attention"] == resolved["attention"]
+    if group == "callbacks":
+        assert len(assembly.build_all(config.callbacks)) == len(resolved["callbacks"])
+    if group == "logger":
+        loggers = assembly.build_all(config.logger)
+        assert len(loggers) == (0 if choice == "none" else 1)
+    if group.startswith("trainer") and choice not in {"gpu", "ddp", "16"}:
+        trainer = assembly.build_trainer(config, [], [])
+        assert trainer.max_epochs == resolved["trainer"]["max_epochs"]
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_every_file_says_what_it_is(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    comments = [line for line in lines[:2] if line.startswith("# ") and "@package" not in line]
+    assert comments, f"{path} starts without a comment"
+    assert yaml.safe_load(path.read_text()) is not None or "debug" in path.parts
+
+
+def test_every_number_of_a_data_file_is_commented() -> None:
+    for path in (CONF / "data").glob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if re.match(r"\w+: [\d.]+$", line):
+                pytest.fail(f"{path.name}: '{line}' has no comment")
+
+
+def test_experiments_win_over_groups_and_the_command_line_over_both(tmp_path: Path) -> None:
+    config = composed(tmp_path, "experiment=mnist_one_class", "data.normal_class=3", "optim.lr=0.5")
+    assert config.network.name == "mnist"
+    assert config.attention.layer == "conv2"
+    assert config.trainer.max_epochs == 100
+    assert config.name == "mnist_one_class_3"
+    assert config.optim.lr == 0.5
+
+
+def test_shape_follows_the_data(tmp_path: Path) -> None:
+    config = composed(tmp_path, "data.size=32", "data.color=random")
+    assert plain(config.network.shape) == [3, 32, 32]
+    data: Any = assembly.build_data(config.data)
+    assert data.shape == (3, 32, 32)
+
+
+def test_a_shape_that_the_data_has_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(VaexError, match=r"data.shape is \[2, 64, 64\], but Sprites gives \[1, 64, 64\]"):
+        assembly.build_data(composed(tmp_path, "data.shape=[2,64,64]").data)
+
+
+def test_only_known_data_is_built_from_a_checkpoint() -> None:
+    hostile = OmegaConf.create({"_target_": "os.system", "command": "true"})
+    with pytest.raises(VaexError, match=r"Unknown data module in the checkpoint 'os.system'"):
+        assembly.build_data(hostile, from_checkpoint=True)
+
+
+def test_a_stored_config_interpolates_paths_only() -> None:
+    assert stored_config({"data": {"root": "${paths.data}", "n": 3}}) == {"data": {"root": "${paths.data}", "n": 3}}
+    with pytest.raises(VaexError, match=r"\$\{oc.env:HOME\}.* at run.data.root"):
+        stored_config({"data": {"root": "${oc.env:HOME}"}})
+    with pytest.raises(VaexError, match="does not evaluate"):
+        stored_config({"data": [{"root": "x${paths.data}"}]})
+
+
+def test_portable_config_keeps_paths_and_resolves_the_rest(tmp_path: Path) -> None:
+    config = composed(tmp_path, "data=mnist", "network=mnist", "seed=5")
+    stored = assembly.portable(config.data)
+    assert stored["root"] == "${paths.data}"
+    assert stored["seed"] == 5

@@ -1,0 +1,67 @@
+"""README and docs say what works: their Python runs, their commands compose, their links exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vaex.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return (where, text) of every fenced block of ``language``."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [
+        (f"{page.name}:{page.read_text()[: match.start()].count(chr(10)) + 1}", match.group(1))
+        for page in PAGES
+        for match in pattern.finditer(page.read_text())
+    ]
+
+
+def commands() -> list[str]:
+    """Return every documented vaex command line, without comments."""
+    lines = [
+        line.partition("  #")[0].partition(" # ")[0].strip() for _, text in blocks("sh") for line in text.splitlines()
+    ]
+    return sorted({line for line in lines if line.startswith("vaex ")})
+
+
+@pytest.mark.parametrize(("where", "code"), blocks("python"), ids=lambda value: value if len(value) < 40 else "")
+def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, where, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command_composes(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placeholders stand for the shipped checkpoint and a run folder that is not there."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[1:]
+    words = [word.replace("ckpt=RUN_FOLDER", "ckpt=sprites").replace("=FOLDER", "=pictures") for word in words]
+    if any(word.startswith("resume=") for word in words):
+        assert main(words) == 1  # no such run here; what resume does is tested in commands/test_train.py
+        return
+    words = [word for word in words if word != "-m"]
+    words = [word.split(",")[0] if re.match(r"^[\w.]+=\w+(,\w+)+$", word) else word for word in words]
+    assert main([*words, "--cfg", "job"]) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_names_every_choice() -> None:
+    text = (ROOT / "README.md").read_text()
+    for group in ("data", "network", "objective", "attention", "score", "callbacks", "logger", "trainer", "experiment"):
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{group}`"))
+        for path in (ROOT / "conf" / group).glob("*.yaml"):
+            assert path.stem in row, f"README's row for {group} lacks {path.stem}"
