@@ -35,7 +35,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"callbacks"},
     {"modules"},
     {"calibrate"},
-    {"explanation"},
+    {"explanation", "columns"},
     {"scores"},
     {"build"},  # builds objectives, so it stands above them
     {"objectives"},
@@ -45,7 +45,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"metrics"},
     {"data"},
     {"viz"},
-    {"config", "runs"},
+    {"config", "runs", "shapes"},
     {"types", "errors", "lazy"},
 )
 HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}

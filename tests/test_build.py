@@ -34,6 +34,7 @@ def test_published_networks(network: dict[str, Any], count: int) -> None:
     images = torch.rand(2, 1, *((28, 28) if network["name"] == "mnist" else (64, 64)))
     assert model(images).reconstruction.shape == images.shape
     assert parameters(model) == count
+    assert model.shape == images.shape[1:]
 
 
 def test_shape_decides_the_channels_of_both_sides() -> None:
@@ -41,6 +42,8 @@ def test_shape_decides_the_channels_of_both_sides() -> None:
         model = build_model({"name": name, "shape": [3, size, size], "latents": 2})
         assert model(torch.rand(2, 3, size, size)).reconstruction.shape == (2, 3, size, size)
         assert model.latents == 2
+        assert model.shape == (3, size, size)
+    assert build_model({"name": "factor_vae", "channels": 2}).shape == (2, 64, 64)
 
 
 def test_the_config_is_left_as_it_was() -> None:
@@ -67,12 +70,12 @@ def test_objectives() -> None:
         ({"latent": 3}, "network 'conv' has no option 'latent': did you mean 'latents'"),
         ({"likelihood": {"name": "bernouli"}}, "Unknown likelihood 'bernouli': did you mean 'bernoulli'"),
         ({"likelihood": {"scales": 1.0}}, r"network\.likelihood has no option 'scales': did you mean 'scale'"),
-        ({"shape": None}, r"network 'conv' needs the option 'shape', \[channels, height, width\]"),
-        ({"shape": [1, 32]}, r"needs the option 'shape', .*got \[1, 32\]"),
-        ({"shape": [1, 32, 32.5]}, r"needs the option 'shape', .*got \[1, 32, 32\.5\]"),
-        ({"shape": [0, 32, 32]}, r"needs the option 'shape', .*got \[0, 32, 32\]"),
-        ({"shape": "132"}, "needs the option 'shape', .*got '132'"),
-        ({"shape": [1, 32, 64]}, "square images of 32 to 256 pixels, got 32x64"),
+        ({"shape": None}, r"network=conv needs network.shape, \[channels, height, width\]"),
+        ({"shape": [1, 32]}, r"needs network.shape, .*got \[1, 32\]"),
+        ({"shape": [1, 32, 32.5]}, r"needs network.shape, .*got \[1, 32, 32\.5\]"),
+        ({"shape": [0, 32, 32]}, r"needs network.shape, .*got \[0, 32, 32\]"),
+        ({"shape": "132"}, "needs network.shape, .*got '132'"),
+        ({"shape": [1, 32, 64]}, "square images of 32 to 256 pixels, got 1x32x64"),
         ({"latents": "ten"}, "network 'conv' needs a whole number for the option 'latents', got 'ten'"),
         ({"latents": True}, "network 'conv' needs a whole number for the option 'latents', got True"),
         ({"depth": 2.5}, "needs a whole number for the option 'depth', got 2.5"),
@@ -89,10 +92,10 @@ def test_bad_network_configs_are_told(change: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"name": "mnist", "shape": [1, 64, 64]}, "network 'mnist' takes images of 1x28x28 only, got 1x64x64"),
-        ({"name": "mnist", "shape": [3, 28, 28]}, "network 'mnist' takes images of 1x28x28 only, got 3x28x28"),
+        ({"name": "mnist", "shape": [1, 64, 64]}, "network=mnist takes images of 1x28x28 only, got 1x64x64"),
+        ({"name": "mnist", "shape": [3, 28, 28]}, "network=mnist takes images of 1x28x28 only, got 3x28x28"),
         ({"name": "factor_vae", "shape": [3, 32, 32]}, "takes images of Cx64x64 only, got 3x32x32"),
-        ({"name": "conv"}, "network 'conv' needs the option 'shape'"),
+        ({"name": "conv"}, "network=conv needs network.shape"),
         ("conv", "The network must be a mapping such as {name: mnist}, got 'conv'"),
     ],
 )

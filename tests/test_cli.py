@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,11 +56,18 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         (["train", "dta=mnist"], "did you mean 'data'"),
         (["train", "experiment=mnist_oneclass"], "did you mean 'mnist_one_class'"),
         (["train", "trainer/precision=64"], "Unknown choice for trainer/precision '64'"),
-        (["train", "network=mnist"], "takes images of 1x28x28, but the data gives 1x64x64"),
+        (["train", "network=mnist"], "network=mnist takes images of 1x28x28 only, got 1x64x64"),
         (["train", "network.latents=abc"], "network.latents must be a whole number"),
-        (["train", "network.depth=9"], "network.depth must be 1 to 6 for 64 pixels"),
+        (["train", "network.depth=9"], "network.depth must be a whole number from 1 to 6"),
         (["train", "trainer.max_epochs=["], "cannot be read"),
         (["train", "resume=nowhere"], "Cannot resume"),
+        (["train", "seed=-1"], "seed must be 0 or more"),
+        (["train", "objective=vae", "objective.beta=3"], "Unknown key 'objective.beta'"),
+        (["train", "callbacks=[attention,chekpoint]"], "did you mean 'checkpoint'"),
+        (["explain", "attention.methd=x"], "did you mean 'attention.method'"),
+        (["explain", "imges=x"], "did you mean 'images'"),
+        (["evaluate", "ckpt=sprites", "attention.targt=kl"], "did you mean 'attention.target'"),
+        (["evaluate", "-m", "ckpt=a,b"], "one checkpoint at a time"),
         (["evaluate"], "Name a checkpoint"),
         (["evaluate", "ckpt=nowhere.ckpt"], "No checkpoint at nowhere.ckpt"),
         (["explain", "ckpt=nowhere", "images=x.png"], "No checkpoint at nowhere"),
@@ -76,6 +84,27 @@ def test_wrong_input_is_one_sentence_without_torch(arguments: list[str], expecte
     assert expected in lines[0]
     assert "Traceback" not in err
     assert not list(tmp_path.glob("outputs/**/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "attention.target=maen"], "did you mean 'mean'"),
+        (["train", "callbacks.attention.images_per_batch=0"], "images_per_batch"),
+        (["train", "optim.lr=-1", "debug=fast"], "correct optim"),
+        (["evaluate", "ckpt=sprites", "data.size=32"], "images of 1x32x32, but the model was trained on 1x64x64"),
+        (["evaluate", "ckpt=sprites", "data.color=random"], "images of 3x64x64, but the model was trained on 1x64x64"),
+    ],
+)
+def test_wrong_values_are_one_sentence(
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.startswith(f"vaex {arguments[0]}: ")
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import inspect
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,13 @@ from vaex.objectives import ELBO, BetaVAE
 from vaex.objectives.terms import Objective
 from vaex.objectives.warmup import Warmup
 from vaex.runs import find_checkpoint, write_atomic
+from vaex.shapes import FIXED_SHAPES, check_shape
 
 NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "mnist": (networks.mnist_encoder, networks.mnist_decoder),
     "factor_vae": (networks.factor_vae_encoder, networks.factor_vae_decoder),
     "conv": (networks.conv_encoder, networks.conv_decoder),
 }
-FIXED_SHAPES: dict[str, tuple[int | None, int, int]] = {"mnist": (1, 28, 28), "factor_vae": (None, 64, 64)}
-"""Images (C, H, W) of the networks that take one size only; None for any number of channels."""
-
 PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"vae": ELBO, "beta_vae": BetaVAE}
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
@@ -85,38 +83,24 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     (encoder, decoder), options = named("network", NETWORKS, network)
     likelihood = options.pop("likelihood", None) or {}
     kind = f"network '{network['name']}'"
+    accepted = inspect.signature(encoder).parameters
+    shape = options.pop("shape", None)
     fixed = FIXED_SHAPES.get(network["name"])
-    if "shape" in options or fixed is None:
-        shape = image_shape(kind, options.pop("shape", None), fixed)
-        accepted = inspect.signature(encoder).parameters
-        if "shape" in accepted:
-            options["shape"] = shape
-        if "channels" in accepted:
-            options["channels"] = shape[0]
+    if shape is None and fixed is not None:
+        shape = [fixed[0] or options.get("channels", accepted["channels"].default), *fixed[1:]]
+    shape = check_shape(network["name"], shape)
+    if "shape" in accepted:
+        options["shape"] = shape
+    if "channels" in accepted:
+        options["channels"] = shape[0]
     prior_class, prior_options = named("prior", PRIORS, prior or {"name": "normal"})
     return VAE(
         call_checked(kind, encoder, options),
         call_checked(kind, decoder, options),
         call_checked("network.likelihood", LikelihoodHead, likelihood),
         call_checked("prior", prior_class, prior_options),
+        shape,
     )
-
-
-def image_shape(kind: str, shape: Any, fixed: tuple[int | None, int, int] | None = None) -> tuple[int, int, int]:
-    """Return ``shape`` as (C, H, W), compared with the one that a network is made for.
-
-    Raises:
-        VaexError: when it is none, or another than ``fixed``.
-    """
-    sizes = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else []
-    if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise VaexError(f"{kind} needs the option 'shape', [channels, height, width] in whole numbers, got {shape!r}.")
-    if fixed and any(want not in (None, size) for want, size in zip(fixed, sizes, strict=True)):
-        raise VaexError(
-            f"{kind} takes images of {fixed[0] or 'C'}x{fixed[1]}x{fixed[2]} only, got {'x'.join(map(str, sizes))}; "
-            "use network=conv, or other data."
-        )
-    return sizes[0], sizes[1], sizes[2]
 
 
 def build_objective(objective: Mapping[str, Any]) -> Objective:

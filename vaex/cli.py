@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from vaex import __version__
-from vaex.errors import VaexError, unknown
+from vaex.errors import unknown
 
 
 class Command(NamedTuple):
@@ -75,7 +75,7 @@ def _full_errors() -> Iterator[None]:
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:
-    return any(a.lstrip("+").startswith("debug=") and a.partition("=")[2] not in ("", "null") for a in arguments)
+    return any(argument.lstrip("+") == "debug=default" for argument in arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,20 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _wants_traceback(rest):
             raise
-        print(f"vaex {name}: {_sentence(error, name)}", file=sys.stderr)
+        from vaex.config import sentence
+
+        print(f"vaex {name}: {sentence(error, name, rest)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _sentence(error: Exception, command: str) -> str:
-    if isinstance(error, VaexError):
-        return str(error)
-    from vaex.config import friendly
-
-    if sentence := friendly(error, command):
-        return sentence
-    cause = error.__cause__
-    if isinstance(cause, VaexError):  # Hydra wraps what a constructor raises
-        return str(cause)
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]} (debug=default shows where)"

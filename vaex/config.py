@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vaex.errors import VaexError, nearest, unknown
+from vaex.shapes import check_shape
+
+STAND_INS = {"data": "sprites", "attention": "grad_cam", "score": "attention", "metrics": "default"}
+"""Groups that a checkpoint fills, and a choice of each that has the same keys."""
 
 CHECKPOINT_CHOICE = "checkpoint"
 """Name of the choice, in the groups data, attention, score and metrics, that stands for a checkpoint's own config."""
@@ -38,10 +42,6 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-NETWORK_SHAPES: dict[str, tuple[int | None, int | None]] = {"mnist": (1, 28), "factor_vae": (None, 64)}
-"""Channels and pixels that a network is made for; None takes any."""
-
-
 def check(config: Mapping[str, Any]) -> None:
     """Check what does not depend on tensors: does the network take the data's images?
 
@@ -49,23 +49,9 @@ def check(config: Mapping[str, Any]) -> None:
         VaexError: when it does not, with a choice that fits.
     """
     network = config["network"]
-    shape = tuple(_whole(side, "network.shape") for side in network["shape"])
-    channels, size = NETWORK_SHAPES.get(network["name"], (None, None))
-    if (channels not in (None, shape[0])) or (size is not None and shape[1:] != (size, size)):
-        raise VaexError(
-            f"network={network['name']} takes images of {channels or 'C'}x{size}x{size}, but the data gives "
-            f"{'x'.join(map(str, shape))}; choose network=conv or other data."
-        )
-    if network["name"] == "conv":
-        deepest = shape[1].bit_length() - 1
-        if shape[1] != shape[2] or not 32 <= shape[1] <= 256:
-            raise VaexError(
-                f"network=conv takes square images of 32 to 256 pixels, but the data gives "
-                f"{'x'.join(map(str, shape))}; "
-                + ("choose network=mnist." if shape == (1, 28, 28) else "choose another data.size.")
-            )
-        if not 1 <= _whole(network["depth"], "network.depth") <= deepest:
-            raise VaexError(f"network.depth must be 1 to {deepest} for {shape[1]} pixels, got {network['depth']}.")
+    check_shape(network["name"], network["shape"], network.get("depth"))
+    if _whole(config.get("seed", 0), "seed") < 0:
+        raise VaexError(f"seed must be 0 or more, got {config['seed']}.")
     if _whole(network["latents"], "network.latents") < 1:
         raise VaexError(f"network.latents must be at least 1, got {network['latents']}.")
 
@@ -106,48 +92,83 @@ def _flat(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def friendly(error: Exception, command: str) -> str | None:
-    """Return one sentence for an error of Hydra or OmegaConf, with the nearest valid name; None for another error."""
+def _own_folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders that ``--config-dir`` adds."""
+    folders = []
+    for position, argument in enumerate(arguments):
+        flag, sign, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(Path(value if sign else arguments[position + 1] if position + 1 < len(arguments) else "."))
+    return folders
+
+
+def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) -> str:
+    """Return one sentence for any error, with the nearest valid name where a name was wrong."""
+    cause: BaseException | None = error
+    while cause is not None:  # Hydra wraps what a constructor raises
+        if isinstance(cause, VaexError):
+            return str(cause)
+        cause = cause.__cause__
+    if (told := _composition(error, command, arguments)) is not None:
+        return told
+    first = (str(error).strip().splitlines() or [""])[0]
+    kind = type(error).__name__
+    if kind == "MisconfigurationException":
+        return first
+    if type(error).__module__.startswith("wandb"):
+        return f"{first} (logger.wandb.offline=true needs no account)"
+    return f"{kind}: {first} (debug=default shows where)"
+
+
+def _composition(error: BaseException, command: str, arguments: Sequence[str]) -> str | None:
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
-    if match := re.search(r"Could not find '([^']+)'", text) or re.search(
-        r"Cannot find primary config '([^']+)'", text
-    ):
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, name = match.group(1).rpartition("/")
-        if group and choices(group):
-            return str(unknown(f"choice for {group}", name, choices(group)))
+        valid = {
+            path.stem for folder in [conf_dir(), *_own_folders(arguments)] for path in (folder / group).glob("*.yaml")
+        }
+        if group and valid:
+            return str(unknown(f"choice for {group}", name, valid))
         return f"Config '{match.group(1)}' does not exist in {conf_dir()}; check --config-dir and --config-name."
+    if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        return f"Config '{match.group(1)}' does not exist; check --config-path and --config-name."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         if "No match in the defaults list" in text:
             groups = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
             return str(unknown("config group", key, groups))
         if "not in struct" in text or "Key" in text:
-            return str(_unknown_key(key, command))
+            return _unknown_key(key, command, arguments)
         return f"Cannot set '{key}': {str(error.__cause__ or error).splitlines()[0]}."
     if match := re.search(r"Key '([^']+)' is not in struct", text):
-        return str(_unknown_key(match.group(1), command))
-    kind = type(error).__module__.partition(".")[0]
-    if kind in {"hydra", "omegaconf", "antlr4"}:
-        lines = [line for line in text.splitlines() if line.strip()]
-        return f"The command line cannot be read: {lines[0].strip()} (vaex {command} --help lists the options)."
+        return _unknown_key(match.group(1), command, arguments)
+    if type(error).__module__.partition(".")[0] in {"hydra", "omegaconf", "antlr4"}:
+        lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+        return f"The command line cannot be read: {lines[0]} (vaex {command} --help lists the options)."
     return None
 
 
-def _unknown_key(key: str, command: str) -> VaexError:
+def _unknown_key(key: str, command: str, arguments: Sequence[str]) -> str:
+    keys = [name for name in _all_keys(command, arguments) if name != key]
+    by_tail = {name.rpartition(".")[2]: name for name in reversed(keys)}
+    close = nearest(key, keys) or [by_tail[tail] for tail in nearest(key.rpartition(".")[2], by_tail)]
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"Unknown key '{key}': {hint}vaex {command} --cfg job prints all keys; +{key}=... adds a new one."
+
+
+def _all_keys(command: str, arguments: Sequence[str]) -> list[str]:
+    """Return the keys of the composed config, with the user's choices of groups where they compose."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        plain = OmegaConf.to_container(compose(config_name=command), resolve=False)
-    keys = _flat(plain)
-    tail = key.rpartition(".")[2]
-    close = nearest(key, keys) or [k for k in keys if k.rpartition(".")[2] in nearest(tail, [tail_of(k) for k in keys])]
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return VaexError(f"Unknown key '{key}': {hint}vaex {command} --cfg job prints all keys; +{key}=... adds a new one.")
-
-
-def tail_of(key: str) -> str:
-    """Return the last part of a dotted key."""
-    return key.rpartition(".")[2]
+    chosen = [a for a in arguments if (conf_dir() / a.partition("=")[0]).is_dir() and "=" in a]
+    stand_in = [] if command == "train" else [f"{group}={choice}" for group, choice in STAND_INS.items()]
+    for overrides in ([*stand_in, *chosen], stand_in, stand_in[:3]):
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                return _flat(OmegaConf.to_container(compose(command, overrides), resolve=False))
+        except Exception:  # noqa: BLE001, S112 - an error message must not fail over another error
+            continue
+    return []

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from vaex.attention.isolation import original, undisturbed
 from vaex.attention.latent import encoding, latent_attention
 from vaex.attention.outputs import code_of
-from vaex.attention.targets import kl_to_normal
 from vaex.errors import VaexError
 from vaex.networks import VAE
 from vaex.scores.image import Evidence, score_images
-from vaex.types import Explanation, VAEOutput
+from vaex.types import LOGVAR_RANGE, Explanation, Posterior, VAEOutput
 
 
 class _Statement(NamedTuple):
@@ -30,8 +29,8 @@ def _statement(model: nn.Module, images: Tensor) -> _Statement:
         return _Statement(code.mean, code.logvar, output.kl, output.reconstruction)
     if code.logvar is None:
         return _Statement(code.mean, None, None, None)
-    kl = kl_to_normal(code).flatten(2).sum(2) if code.mean.dim() > 2 else kl_to_normal(code)  # (B, D)
-    return _Statement(code.mean, code.logvar, kl, None)
+    kl = Posterior(code.mean, code.logvar.clamp(*LOGVAR_RANGE)).kl_to_normal()
+    return _Statement(code.mean, code.logvar, kl.flatten(2).sum(2) if kl.dim() > 2 else kl, None)  # kl (B, D)
 
 
 def explain(

@@ -47,9 +47,9 @@ def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
     """
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
 
             def store(name: str, array: Any) -> None:
@@ -60,9 +60,11 @@ def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
             yield store
         temporary.replace(path)
     except OSError as error:
-        raise VaexError(f"Cannot write {path} ({error.strerror}); free space or choose another folder.") from error
+        reason = error.strerror or error
+        raise VaexError(f"Cannot write {path} ({reason}); free space or choose another folder.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # the body or the write failed
+            temporary.unlink()
 
 
 def shipped_names() -> list[str]:
@@ -86,7 +88,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         VaexError: when there is none.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_file():
         return path
     if path.is_dir():

@@ -33,8 +33,20 @@ class Posterior(NamedTuple):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draw z = mean + exp(logvar / 2) * eps by reparameterisation, shaped like ``mean``."""
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        if generator is None:  # compiled code of any batch size takes no generator, not even None
+            noise = torch.randn_like(self.mean)
+        else:
+            noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl_to_normal(self) -> Tensor:
+        """Return KL(q(z|x) || N(0, 1)) in nats, shaped like ``mean``, in fp32 at least.
+
+        Source: Kingma & Welling, ICLR 2014, appendix B.
+        """
+        mean, logvar = (part.float() if part.dtype != torch.float64 else part for part in self)
+        # expm1: exp(logvar) - 1 would round a KL near 0 to a negative number
+        return 0.5 * (mean.square() + (torch.expm1(logvar) - logvar))
 
 
 class Likelihood(Protocol):

@@ -152,6 +152,16 @@ def test_sizes(vae: Any, images: Any) -> None:
         ({"size": "inptu"}, "did you mean 'input'"),
         ({"size": (0, 4)}, "pair"),
         ({"size": (4,)}, "pair"),
+        ({"size": (4.5, 4)}, "pair"),
+        ({"size": 7}, r"a pair \(H, W\) of whole pixels, got 7"),
+        ({"layer": ["conv1", "conv2"]}, "fusion of several layers comes later; name one layer"),
+        ({"latents": 2}, r"latents must be a list of whole numbers such as \[0, 3\], got 2"),
+        ({"latents": "12"}, "latents must be a list of whole numbers .*, got '12'"),
+        ({"latents": [0.5]}, "latents must be a list of whole numbers"),
+        ({"method": ["grad_cam"]}, "Unknown attention method"),
+        ({"rectify": ["relu"]}, "Unknown rectification"),
+        ({"target": 3}, "Unknown attention target '3'"),
+        ({"target": ["mean"]}, "Unknown attention target"),
         ({"chunk": 0}, "chunk must be at least 1"),
         ({"method": "gradcam"}, "did you mean 'grad_cam'"),
         ({"rectify": "rleu"}, "did you mean 'relu'"),
@@ -164,8 +174,15 @@ def test_bad_options_are_answered_in_one_sentence(options: Any, sentence: str, v
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (0, 1, 32, 32)])
-def test_images_of_another_shape_are_refused(shape: tuple[int, ...], vae: Any) -> None:
+def test_images_that_are_no_batch_are_refused(shape: tuple[int, ...], vae: Any) -> None:
     with pytest.raises(VaexError, match=r"\(B, C, H, W\)"):
+        latent_attention(vae("conv"), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 48, 48), (2, 1, 32, 33)])
+def test_images_that_the_model_does_not_take_are_refused(shape: tuple[int, ...], vae: Any) -> None:
+    got = "x".join(map(str, shape[1:]))
+    with pytest.raises(VaexError, match=rf"takes images \(B, C, H, W\) of 1x32x32 .*, got {got}; resize"):
         latent_attention(vae("conv"), torch.zeros(shape))
 
 

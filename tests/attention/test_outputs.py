@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from vaex.attention import latent_attention
 from vaex.attention.outputs import code_of
@@ -70,8 +71,10 @@ MEAN_ONLY: dict[str, Any] = {
     "(mean, loss)": (MU, LOSS),
     ".embedding": SimpleNamespace(embedding=MU),
     "dict": {"mu": MU, "logvar": None},
-    "distribution": torch.distributions.Normal(MU, LOGVAR.exp()),
-    ".posterior is a distribution": SimpleNamespace(posterior=torch.distributions.Normal(MU, LOGVAR.exp())),
+    "distribution that is not normal": torch.distributions.Laplace(MU, LOGVAR.exp()),
+    ".posterior is such a one": SimpleNamespace(
+        posterior=Independent(torch.distributions.Laplace(MU, LOGVAR.exp()), 1)
+    ),
 }
 
 GRIDS: dict[str, Any] = {
@@ -88,6 +91,25 @@ def test_mean_and_logvar_are_found(name: str) -> None:
     code = code_of(BOTH[name])
     assert code.mean is MU
     assert code.logvar is LOGVAR
+
+
+NORMAL = torch.distributions.Normal(MU, (LOGVAR / 2).exp())
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        NORMAL,
+        Independent(NORMAL, 1),
+        SimpleNamespace(posterior=Independent(NORMAL, 1)),
+        {"latent_dist": NORMAL},
+    ],
+)
+def test_normal_distributions_state_their_log_variance(output: Any) -> None:
+    code = code_of(output)
+    assert code.mean is MU
+    assert code.logvar is not None
+    torch.testing.assert_close(code.logvar, LOGVAR)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -140,6 +162,7 @@ WRAPS: dict[str, Any] = {
     ".embedding": lambda recon, x, mu, logvar: SimpleNamespace(embedding=mu, log_covariance=logvar),
     ".latent_dist": lambda recon, x, mu, logvar: SimpleNamespace(latent_dist=Posterior(mu, logvar)),
     ".posterior": lambda recon, x, mu, logvar: SimpleNamespace(posterior=Posterior(mu, logvar)),
+    "normal": lambda recon, x, mu, logvar: Independent(torch.distributions.Normal(mu, (logvar / 2).exp()), 1),
 }
 
 
@@ -153,4 +176,5 @@ def test_foreign_modules_have_the_same_maps_whatever_they_return(name: str) -> N
     torch.testing.assert_close(latent_attention(model, X, "conv", size="layer"), expected)
     assert torch.equal(latent_attention(model, X), latent_attention(model, X, "conv"))
     if name != "mu":
-        assert latent_attention(model, X, target="kl").shape == (B, 3, 16, 16)
+        pair = latent_attention(Foreign(WRAPS["(mu, logvar)"]).eval(), X, target="kl")
+        torch.testing.assert_close(latent_attention(model, X, target="kl"), pair)

@@ -68,6 +68,18 @@ def test_cells_of_a_latent_grid() -> None:
     torch.testing.assert_close(target_values((GRID, GRID), "kl"), (0.5 * (GRID**2 + GRID.exp() - 1 - GRID)).sum((2, 3)))
 
 
+def test_the_kl_near_the_prior_is_not_negative() -> None:
+    """exp(logvar) - 1 - logvar in single precision is negative for some logvar near 0."""
+    logvar = torch.linspace(-2e-3, 2e-3, 100001)[:, None]
+    assert float(target_values((torch.zeros_like(logvar), logvar), "kl").min()) >= -1e-12
+
+
+@pytest.mark.parametrize("reduce", [3, 1.5, (0.5, 1)])
+def test_cells_that_are_no_numbers_are_refused(reduce: Any) -> None:
+    with pytest.raises(VaexError, match=r"reduce by a cell \(i, j\) must be a list of whole numbers"):
+        target_values(GRID, reduce=reduce)
+
+
 @pytest.mark.parametrize("reduce", [(2, 0), (0, 5), (-1, 0), (0,), (0, 0, 0)])
 def test_cells_outside_the_grid_are_refused(reduce: Any) -> None:
     with pytest.raises(VaexError, match=r"lies outside the latent grid of \(2, 5\) cells"):

@@ -77,6 +77,7 @@ def test_labels_that_mean_something_else_are_named_or_left_out(tmp_path: Path) -
         ({"scores": ["kll"]}, "did you mean 'kl'"),
         ({"target": "means"}, "did you mean 'mean'"),
         ({"method": "gradcam"}, "did you mean 'grad_cam'"),
+        ({"latents": 2}, "latents must be a list of whole numbers"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], sentence: str) -> None:

@@ -190,5 +190,5 @@ def test_a_trial_run_writes_nothing(small_fit: SmallFit, tmp_path: Path) -> None
 
 
 def test_a_period_below_one_is_told() -> None:
-    with pytest.raises(VaexError, match=r"callbacks\.last\.every_n_steps must be at least 1, got 0"):
+    with pytest.raises(VaexError, match=r"callbacks\.last_checkpoint\.every_n_steps must be at least 1, got 0"):
         LastCheckpoint("last.ckpt", every_n_steps=0)

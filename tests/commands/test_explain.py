@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ import torch
 from PIL import Image
 
 import vaex
+from vaex.attention import latent_attention
 from vaex.cli import main
-from vaex.commands.explain import safe_name
 from vaex.data.render import example_sprites
 
 
@@ -38,7 +39,8 @@ def test_folder(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr()
     assert "3 images explained, 1 skipped." in text.out
     assert "broken.png cannot be read as an image" in text.err.replace("\n", "")
-    assert {path.name for path in out.glob("*.png")} == {"overview.png", "a.png", "b.png", "sub__a.png"}
+    assert {path.name for path in out.iterdir()} == {"overview.png", "pictures", "overlays", "maps.npz", "explain.csv"}
+    assert {path.name for path in (out / "pictures").iterdir()} == {"a.png", "b.png", "sub__a.png"}
     overlays = {path.name for path in (out / "overlays").iterdir()}
     assert overlays == {f"{stem}_z0{latent}.png" for stem in ("a", "b", "sub__a") for latent in (0, 2)}
     maps = np.load(out / "maps.npz")
@@ -66,7 +68,7 @@ def test_single_file_and_one_total_map(pictures: Path, tmp_path: Path) -> None:
 def test_without_arguments_it_shows_example_sprites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["explain"]) == 0
-    assert len(list(tmp_path.glob("outputs/explain/*/sprite*.png"))) == 6
+    assert len(list(tmp_path.glob("outputs/explain/*/pictures/sprite*.png"))) == 6
 
 
 def test_images_of_the_test_set_by_position(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +95,15 @@ def test_signed_maps(pictures: Path, tmp_path: Path) -> None:
         (["attention.layer=conv9"], "Layer 'conv9' does not exist"),
         (["attention.method=gradcam"], "did you mean 'grad_cam'"),
         (["batch_size=0"], "batch_size must be at least 1"),
+        (["max_latents=0"], "max_latents must be at least 1"),
+        (["latents=[]"], "latents must be a list of whole numbers"),
+        (["latents=[a]"], "latents must hold whole numbers only"),
+        (["latents=[-1]"], "out of range"),
+        (["test_images=[]"], "test_images must be a list of whole numbers"),
+        (["test_images=0", "images=x.png"], "images= and test_images= exclude each other"),
+        (["latents=[3]", "attention=official"], "one map is of all latents"),
+        (["++attention.latents=[3,5]", "latents=[4]"], "[4] are out of range, the maps are those of [3, 5]"),
+        (["++attention.latents=[]"], "attention.latents must be a list of whole numbers"),
     ],
 )
 def test_wrong_input(arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +118,7 @@ def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "x.png").write_bytes(b"no")
     assert main(["explain", f"images={tmp_path}", f"out={tmp_path / 'out'}"]) == 1
     assert "None of the 1 images could be read" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
     (tmp_path / "empty").mkdir()
     assert main(["explain", f"images={tmp_path / 'empty'}", f"out={tmp_path / 'out'}"]) == 1
     assert "holds no images" in capsys.readouterr().err
@@ -123,6 +135,116 @@ def test_imports_no_lightning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_file_names_stay_inside_the_folder() -> None:
-    assert safe_name("sub/a.b.png") == "sub__a.b"
-    assert "/" not in safe_name("../../x.png")
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["explain", f"out={tmp_path / 'file' / 'below'}"]) == 1
+    error = capsys.readouterr().err
+    assert "Cannot write" in error
+    assert "choose another folder" in error
+
+
+def test_maps_of_some_latents_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third and the fifth latent, asked for in either order, are never taken for the first two."""
+    import vaex.viz
+
+    titles: list[list[str]] = []
+    drawn = vaex.viz.attention_figure
+
+    def figure(*arrays: Any, **options: Any) -> Any:
+        titles.append(options["titles"][0])
+        return drawn(*arrays, **options)
+
+    monkeypatch.setattr(vaex.viz, "attention_figure", figure)
+    sprite = example_sprites(1)[0]
+    Image.fromarray(sprite * 255).save(tmp_path / "x.png")
+    image = torch.from_numpy(sprite.astype("float32"))[None, None]
+    model = vaex.load("sprites")
+    stored = model.config["run"]["attention"]
+    run = {key: value for key, value in stored.items() if key != "latents"}
+    kl = vaex.explain(model, image, **run).kl
+    assert kl is not None
+    for named in ([3, 5], [5, 3]):
+        out = tmp_path / f"out{named[0]}"
+        titles.clear()
+        arguments = [f"images={tmp_path / 'x.png'}", f"out={out}", f"++attention.latents={named}".replace(" ", "")]
+        assert main(["explain", *arguments]) == 0
+        assert {path.name for path in (out / "overlays").iterdir()} == {"x_z03.png", "x_z05.png"}
+        with (out / "explain.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert [key for key in row if key.startswith("map_sum")] == [f"map_sum_{latent}" for latent in named]
+        for latent in named:
+            direct = latent_attention(model, image, latents=[latent], **run).sum()
+            assert float(row[f"map_sum_{latent}"]) == pytest.approx(float(direct), rel=1e-4, abs=1e-5)
+        expected = [f"z{latent}  KL {float(kl[0, latent]):.2f} nats" for latent in named]
+        assert all(sorted(shown) == sorted(expected) for shown in titles)
+        assert len(titles) == 2
+    out = tmp_path / "one"
+    arguments = [f"images={tmp_path / 'x.png'}", f"out={out}", "++attention.latents=[5,3]", "latents=3"]
+    assert main(["explain", *arguments]) == 0
+    assert titles[-1] == [f"z3  KL {float(kl[0, 3]):.2f} nats"]
+    assert {path.name for path in (out / "overlays").iterdir()} == {"x_z03.png"}
+    third = latent_attention(model, image, latents=[3], **run)[0, 0].numpy()
+    np.testing.assert_allclose(np.load(out / "maps.npz")["x.png"][1], third, rtol=1e-4, atol=1e-6)
+
+
+def test_a_single_map_of_one_latent_is_not_called_total(tmp_path: Path) -> None:
+    assert main(["explain", f"out={tmp_path}", "++attention.latents=2"]) == 0
+    assert {path.name[-7:] for path in (tmp_path / "overlays").iterdir()} == {"z02.png"}
+
+
+def test_a_single_number_counts_as_a_list(tmp_path: Path) -> None:
+    assert main(["explain", "test_images=0", "latents=3", f"out={tmp_path}"]) == 0
+    assert {path.name for path in (tmp_path / "overlays").iterdir()} == {"test00000_z03.png"}
+
+
+def test_pictures_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub dir").mkdir(parents=True)
+    names = ["overview.png", "plain.png", "plain.jpg", "Plain.bmp", "sub dir/plain.png", "sub dir__plain.png"]
+    for name, sprite in zip(names, example_sprites(len(names)), strict=True):
+        Image.fromarray(sprite * 255).save(folder / name)
+    out = tmp_path / "out"
+    assert main(["explain", f"images='{folder}'", f"out={out}", "latents=[1]"]) == 0
+    written = [path.name.lower() for path in (out / "pictures").iterdir()]
+    assert len(written) == len(set(written)) == len(names)
+    assert len(list((out / "overlays").iterdir())) == len(names)
+    assert set(np.load(out / "maps.npz").files) == set(names)
+    overview, picture = (np.asarray(Image.open(path)) for path in (out / "overview.png", out / "pictures/overview.png"))
+    assert overview.shape[0] > 3 * picture.shape[0]  # six rows against one
+
+
+def test_each_job_of_a_sweep_has_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    assert main(["explain", "-m", "latents=[1],[2]", f"out={tmp_path / 'out'}"]) == 0
+    assert not list(cwd.iterdir())
+    for job, latent in (("0", "z01"), ("1", "z02")):
+        folder = tmp_path / "out" / job
+        assert {path.stem[-3:] for path in (folder / "overlays").iterdir()} == {latent}
+        assert (folder / "maps.npz").is_file()
+    assert main(["explain", "-m", "latents=[1],[2]"]) == 0
+    assert len(list(cwd.glob("outputs/explain/*"))) == 1
+    assert len(list(cwd.glob("outputs/explain/*/[01]/explain.csv"))) == 2
+    assert {path.name for path in cwd.iterdir()} == {"outputs"}
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(example_sprites(1)[0] * 255).save(tmp_path / "x.png")
+    assert main(["explain", "images=~/x.png", "out=~/maps"]) == 0
+    assert (tmp_path / "maps" / "pictures" / "x.png").is_file()
+    assert main(["explain", "images='~/x.png'", "out='~/again'"]) == 0
+    assert (tmp_path / "again" / "explain.csv").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_all_batches_show_the_same_latents(tmp_path: Path) -> None:
+    assert main(["explain", f"out={tmp_path}", "max_latents=2", "batch_size=1"]) == 0
+    shown: dict[str, set[str]] = {}
+    for path in (tmp_path / "overlays").iterdir():
+        name, _, latent = path.stem.rpartition("_")
+        shown.setdefault(name, set()).add(latent)
+    assert len(shown) == 6
+    assert len(set(map(frozenset, shown.values()))) == 1

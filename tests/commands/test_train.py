@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,11 +157,6 @@ def test_nan_loss_stops_with_the_step_and_keeps_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert train(folder, "trainer.max_epochs=1", "test=false") == 0
-    before = weights(folder)
-    assert main(["train", f"resume={folder}", "trainer.max_epochs=3", "data.noise=0.0"]) == 0
-    assert not same(before, weights(folder))
-    folder = tmp_path / "nan"
     assert train(folder, "trainer.max_epochs=3", "optim.lr=1e30", "test=false") == 1
     error = capsys.readouterr().err
     assert "The loss is" in error
@@ -186,7 +183,11 @@ def test_a_wrong_layer_stops_before_training(tmp_path: Path, capsys: pytest.Capt
 def test_multirun_runs_every_job_and_names_the_failed_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = [f"hydra.sweep.dir={tmp_path}", "test=false", "trainer.max_epochs=1"]
     assert main(["train", "-m", *SMALL, *sweep, "network.latents=-1,2"]) == 1
-    assert "network.latents must be at least 1" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "job 0 (" in error
+    assert "network.latents=-1" in error
+    assert "network.latents must be at least 1" in error
+    assert "1 of the jobs failed" in error
     assert (tmp_path / "1" / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -216,3 +217,65 @@ def test_fashion_mnist_and_mnist_train_from_real_files(vaex_data: Path, tmp_path
         test = json.loads((folder / "metrics.json").read_text())["test"]
         assert {"image_auroc", "image_auroc_kl", "image_auroc_reconstruction", "image_auroc_attention"} <= set(test)
         assert test["image_auroc"] == test["image_auroc_attention"]
+
+
+def test_averaged_weights_are_those_that_are_tested(tmp_path: Path) -> None:
+    folder, again = tmp_path / "run", tmp_path / "again"
+    options = ["callbacks=[checkpoint,ema]", "callbacks.ema.decay=0.5", "trainer.max_epochs=2", "optim.lr=0.05"]
+    assert train(folder, *options) == 0
+    assert main(["evaluate", f"ckpt={folder}", f"hydra.run.dir={again}", "callbacks=[]"]) == 0
+    tested = json.loads((folder / "metrics.json").read_text())["test"]["loss"]
+    assert tested == pytest.approx(json.loads((again / "metrics.json").read_text())["test"]["loss"], rel=1e-6)
+    raw = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["current_model_state"]
+    assert not same(raw, weights(folder, "best.ckpt"))
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "run", tmp_path / "moved run, copied"
+    assert train(folder, "trainer.max_epochs=1", "optim.lr=0.01", "test=false") == 0
+    shutil.copytree(folder, moved)
+    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    for state in last["optimizer_states"]:
+        for group in state["param_groups"]:
+            group["lr"] = group["initial_lr"] = 10.0  # training goes astray from here on
+    for schedule in last["lr_schedulers"]:
+        schedule["base_lrs"] = [10.0]
+    torch.save(last, moved / "checkpoints" / "last.ckpt")
+    before = weights(moved, "best.ckpt")
+    assert main(["train", f"resume={moved}", "trainer.max_epochs=2", "test=false"]) == 0
+    assert same(before, weights(moved, "best.ckpt"))
+    assert not same(before, weights(moved))
+
+
+def test_resume_keeps_what_it_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert train(folder, "trainer.max_epochs=1", "test=false") == 0
+    for change in ("optim.lr=5", "network.latents=4", "trainer=auto", "callbacks=[checkpoint]", "seed=3"):
+        assert main(["train", f"resume={folder}", change]) == 1
+        error = capsys.readouterr().err
+        assert f"'{change}' cannot change in a resumed run" in error
+        assert "Traceback" not in error
+    assert main(["train", f"resume={folder}", "trainer.max_epochs=2"]) == 0
+    assert main(["train", f"resume={folder}"]) == 0  # max_epochs=2 is remembered: nothing is left to do
+    record = json.loads((folder / "run.json").read_text())
+    assert record["sessions"][1]["command"] == shlex.join(["vaex", "train", f"resume={folder}", "trainer.max_epochs=2"])
+    assert not list(folder.glob("*.log"))
+
+
+def test_without_a_checkpoint_the_last_weights_are_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert train(folder, "trainer.max_epochs=1", "callbacks=[]", "logger=[]") == 0
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"val", "test"}
+    assert "last weights" in capsys.readouterr().out
+
+
+def test_two_runs_at_once_have_two_folders(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vaex", "train", *SMALL, f"paths.output={tmp_path}", "debug=fast", "test=false"]
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert len(list(tmp_path.glob("*/*/run.json"))) == 2
+
+
+def test_an_unmeasured_optimized_metric_costs_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "trainer.max_epochs=1", "optimized_metric=val/foo") == 0
+    assert "optimized_metric=val/foo was not measured; measured are val/" in capsys.readouterr().err

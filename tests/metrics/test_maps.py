@@ -154,6 +154,17 @@ def test_metric_returns_what_the_data_allowed() -> None:
     assert metric.compute()["overlap"].item() == pytest.approx(mean_overlap(maps[:, :2]).mean().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("active", [[], [2]])
+def test_overlap_of_all_stands_in_where_fewer_than_two_are_active(active: list[int]) -> None:
+    maps, kl, _ = _case()
+    kl[:, [d for d in range(4) if d not in active]] = 0.001
+    metric = MapMetrics()
+    metric.update(maps, kl=kl)
+    found = metric.compute()
+    assert found["active_latents"].item() == len(active)
+    assert found["overlap"].item() == pytest.approx(mean_overlap(maps).mean().item(), abs=1e-6)
+
+
 def test_bad_input() -> None:
     maps, kl, mask = _case()
     metric = MapMetrics()

@@ -105,5 +105,5 @@ def test_the_last_layer_is_linear_without_norm() -> None:
 
 
 def test_settings_out_of_range_are_told() -> None:
-    with pytest.raises(VaexError, match=r"network\.depth must be 1 to 5"):
+    with pytest.raises(VaexError, match=r"network\.depth must be a whole number from 1 to 5 for 32 pixels, got 6"):
         conv_decoder((1, 32, 32), depth=6)

@@ -135,11 +135,11 @@ def test_group_norm_of_one_cell_still_lets_the_image_through() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": (1, 31, 31)}, "32 to 256 pixels, got 31x31"),
-        ({"shape": (1, 257, 257)}, "32 to 256 pixels, got 257x257"),
-        ({"shape": (1, 32, 64)}, "square images of 32 to 256 pixels, got 32x64"),
-        ({"depth": 0}, "network.depth must be 1 to 5 for 32 pixels, got 0"),
-        ({"depth": 6}, "network.depth must be 1 to 5 for 32 pixels, got 6"),
+        ({"shape": (1, 31, 31)}, "32 to 256 pixels, got 1x31x31"),
+        ({"shape": (1, 257, 257)}, "32 to 256 pixels, got 1x257x257"),
+        ({"shape": (1, 32, 64)}, "square images of 32 to 256 pixels, got 1x32x64"),
+        ({"depth": 0}, "network.depth must be a whole number from 1 to 5 for 32 pixels, got 0"),
+        ({"depth": 6}, "network.depth must be a whole number from 1 to 5 for 32 pixels, got 6"),
         ({"width": 0}, "network.width and network.max_width must be at least 1, got 0 and 256"),
         ({"max_width": 0}, "network.width and network.max_width must be at least 1, got 32 and 0"),
         ({"hidden": 0}, "network.hidden must be at least 1, got 0"),

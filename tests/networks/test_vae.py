@@ -133,3 +133,18 @@ def test_an_untrained_model_has_empty_config_and_calibration(vae: VAE) -> None:
     assert vae.config == {}
     assert vae.calibration == {}
     assert not {"config", "calibration"} & {name.split(".")[0] for name in vae.state_dict()}
+
+
+def test_images_that_the_model_does_not_take_are_told(vae: VAE, images: Tensor) -> None:
+    assert vae.shape == (1, 32, 32)
+    for wrong, got in (
+        (images.expand(-1, 3, -1, -1), "3x32x32"),
+        (torch.rand(2, 1, 64, 64), "1x64x64"),
+        (images[0], r"a tensor of shape \(1, 32, 32\)"),
+        (images[:, 0], r"a tensor of shape \(6, 32, 32\)"),
+    ):
+        for call in (vae, vae.encode):
+            with pytest.raises(VaexError, match=rf"takes images \(B, C, H, W\) of 1x32x32 .*, got {got}; resize"):
+                call(wrong)
+    untold = VAE(vae.encoder, vae.decoder, vae.likelihood, vae.prior)
+    assert torch.equal(untold.eval()(images).z, vae.eval()(images).z)

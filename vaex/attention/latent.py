@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from vaex.attention.isolation import eager, original, undisturbed
 from vaex.attention.layers import capture, default_layer
 from vaex.attention.methods import method_named, rectifier_named
 from vaex.attention.outputs import code_of
-from vaex.attention.targets import Reduce, target_values
+from vaex.attention.targets import Reduce, target_values, whole_numbers
 from vaex.errors import VaexError, unknown
 
 
@@ -92,6 +93,10 @@ def latent_attention(
             no gradient path to the target; batch-norm that takes its statistics from the batch.
     """
     method_named(method), rectifier_named(rectify)  # options are checked before anything is computed
+    if layer is not None and not isinstance(layer, str):
+        raise VaexError(f"A map is of one layer, got {layer!r}: fusion of several layers comes later; name one layer.")
+    if latents is not None:
+        whole_numbers("latents", latents)
     _check_shapes(images, size)
     model = original(model)
     encode = encoding(model)
@@ -123,10 +128,13 @@ def latent_attention(
 def _check_shapes(images: Tensor, size: str | Sequence[int]) -> None:
     if images.dim() != 4 or len(images) == 0:
         raise VaexError(f"Images must be (B, C, H, W) with B of at least 1, got {tuple(images.shape)}.")
-    if isinstance(size, str) and size not in ("input", "layer"):
-        raise unknown("map size", size, ["input", "layer", "(H, W)"])
-    if not isinstance(size, str) and (len(size) != 2 or min(size) < 1):
-        raise VaexError(f"A map size must be input, layer or a pair (H, W) of pixels, got {tuple(size)}.")
+    if isinstance(size, str):
+        if size not in ("input", "layer"):
+            raise unknown("map size", size, ["input", "layer", "(H, W)"])
+        return
+    sides: list[Any] = list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
+        raise VaexError(f"A map size must be input, layer or a pair (H, W) of whole pixels, got {size!r}.")
 
 
 def _spatial(kept: dict[str, Tensor], layer: str) -> Tensor:

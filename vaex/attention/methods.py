@@ -67,13 +67,13 @@ RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def method_named(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the method ``name``; an unknown one is answered with the nearest."""
-    if name not in METHODS:
-        raise unknown("attention method", name, METHODS)
+    if not isinstance(name, str) or name not in METHODS:
+        raise unknown("attention method", str(name), METHODS)
     return METHODS[name]
 
 
 def rectifier_named(name: str) -> Callable[[Tensor], Tensor]:
     """Return the rectification ``name``; an unknown one is answered with the nearest."""
-    if name not in RECTIFIERS:
-        raise unknown("rectification", name, RECTIFIERS)
+    if not isinstance(name, str) or name not in RECTIFIERS:
+        raise unknown("rectification", str(name), RECTIFIERS)
     return RECTIFIERS[name]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
 
 from vaex.errors import VaexError
 from vaex.types import LOGVAR_RANGE
@@ -47,11 +49,21 @@ def _from_tuple(tensors: list[Tensor]) -> Code | None:
     return Code(min(alone, key=lambda tensor: int(tensor.numel())), None) if alone else None
 
 
+def _from_distribution(distribution: Distribution) -> Code:
+    inner = distribution
+    while isinstance(inner, Independent):
+        inner = inner.base_dist
+    # The log-variance of a Gaussian alone: the targets take it for one
+    logvar = 2 * torch.log(inner.stddev) if isinstance(inner, Normal) else None
+    return Code(inner.mean, logvar)
+
+
 def code_of(output: Any) -> Code:
     """Return the code in a model's output.
 
     Understood are: a tensor (the mean); an object or mapping with ``mean``, ``mu`` or ``embedding`` and, if there,
-    ``logvar``, ``log_var`` or ``log_covariance``; one with ``posterior`` or ``latent_dist`` that has them; and a tuple.
+    ``logvar``, ``log_var`` or ``log_covariance``; a distribution of torch, of which a normal one has a log-variance;
+    something with ``posterior`` or ``latent_dist`` that is one of these; and a tuple.
     In a tuple, the first of the smallest neighbours of equal shape (B, D), or else (B, D, h, w), are mean and
     log-variance; without such neighbours its smallest tensor is the mean. So (mean, logvar, z) is understood, and
     (z, mean, logvar) is not: name the fields.
@@ -61,6 +73,8 @@ def code_of(output: Any) -> Code:
     """
     if isinstance(output, Tensor):
         return Code(output, None)
+    if isinstance(output, Distribution):
+        return _from_distribution(output)
 
     def get(name: str) -> Any:
         return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from vaex.attention.outputs import Code, code_of
 from vaex.errors import VaexError, unknown
+from vaex.types import Posterior
 
 Reduce = str | tuple[int, int]
 
@@ -21,13 +23,8 @@ def _sampled(code: Code, seed: int = 0) -> Tensor:
     return code.mean + torch.exp(0.5 * code.need_logvar("target 'sample'")) * noise.to(code.mean)
 
 
-def kl_to_normal(code: Code) -> Tensor:
-    """Return KL(N(mean, exp(logvar)) || N(0, 1)) in nats, shaped like the mean.
-
-    Source: Kingma & Welling, ICLR 2014, appendix B.
-    """
-    logvar = code.need_logvar("target 'kl'")
-    return 0.5 * (code.mean.square() + logvar.exp() - 1 - logvar)
+def _kl(code: Code) -> Tensor:
+    return Posterior(code.mean, code.need_logvar("target 'kl'")).kl_to_normal()
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,24 @@ TARGETS = {
     # where the image makes the encoder less certain of this latent
     "logvar": LatentTarget(lambda code: code.need_logvar("target 'logvar'")),
     # where the image makes this latent depart from the prior N(0, 1), in nats
-    "kl": LatentTarget(kl_to_normal),
+    "kl": LatentTarget(_kl),
     # the official code's score: sum of all mu
     "sum": LatentTarget(lambda code: code.mean, total=True),
-    "total_kl": LatentTarget(kl_to_normal, total=True),
+    "total_kl": LatentTarget(_kl, total=True),
 }
 """Targets by name; the sign of a latent is arbitrary, so ``mean`` and ``sum`` depend on it and ``kl`` does not."""
+
+
+def whole_numbers(option: str, values: Any) -> list[int]:
+    """Return ``values`` as a list of whole numbers.
+
+    Raises:
+        VaexError: when it is none; ``option`` names it.
+    """
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError:
+        raise VaexError(f"{option} must be a list of whole numbers such as [0, 3], got {values!r}.") from None
 
 
 def _over_cells(values: Tensor, reduce: Reduce) -> Tensor:
@@ -65,9 +74,10 @@ def _over_cells(values: Tensor, reduce: Reduce) -> Tensor:
         return values.amax((-2, -1))
     if isinstance(reduce, str):
         raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
-    if len(reduce) != 2 or any(not 0 <= i < cells for i, cells in zip(reduce, values.shape[-2:], strict=True)):
-        raise VaexError(f"Cell {tuple(reduce)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
-    row, column = reduce
+    cell = whole_numbers("reduce by a cell (i, j)", reduce)
+    if len(cell) != 2 or any(not 0 <= i < cells for i, cells in zip(cell, values.shape[-2:], strict=True)):
+        raise VaexError(f"Cell {tuple(cell)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
+    row, column = cell
     return values[..., row, column]
 
 
@@ -89,21 +99,21 @@ def target_values(
     ``latents`` are kept in their order, repetitions included; a total adds up these alone.
 
     Raises:
-        VaexError: for an unknown name, latents out of range or beside a callable, or a callable that returns another
-            shape.
+        VaexError: for an unknown name, latents that are no list, out of range or beside a callable, or a callable that
+            returns another shape.
     """
-    if not isinstance(target, str):
+    if callable(target):
         if latents is not None:
             raise VaexError("latents chooses among named targets; a callable target returns the columns that it wants.")
         return _of_callable(target(output))
-    if target not in TARGETS:
-        raise unknown("attention target", target, TARGETS)
+    if not isinstance(target, str) or target not in TARGETS:
+        raise unknown("attention target", str(target), TARGETS)
     chosen = TARGETS[target]
     values = _over_cells(chosen.values(code_of(output)), reduce)
     if latents is not None:
-        last = values.shape[1] - 1
-        wrong = [latent for latent in latents if not 0 <= latent <= last]
-        if wrong or not len(latents):
-            raise VaexError(f"Latents {wrong or list(latents)} are out of range: the model has latents 0 to {last}.")
-        values = values[:, list(latents)]
+        numbers, last = whole_numbers("latents", latents), values.shape[1] - 1
+        wrong = [latent for latent in numbers if not 0 <= latent <= last]
+        if wrong or not numbers:
+            raise VaexError(f"Latents {wrong or numbers} are out of range: the model has latents 0 to {last}.")
+        values = values[:, numbers]
     return values.sum(1, keepdim=True) if chosen.total else values

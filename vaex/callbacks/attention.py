@@ -18,7 +18,6 @@ log-variance to tell, it is that of all.
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -33,8 +32,10 @@ from vaex.attention import METHODS, TARGETS
 from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
 from vaex.attention.methods import RECTIFIERS
+from vaex.attention.targets import whole_numbers
 from vaex.callbacks.batches import entry, images_of
-from vaex.callbacks.pictures import columns_to_draw, explanation_figure, log_picture, save_maps
+from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
+from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
 from vaex.explanation import explain
 from vaex.metrics.detection import DetectionMetrics
@@ -101,6 +102,8 @@ class Attention(pl.Callback):
         for name in (self.score, *self.scores):
             if name not in SCORES:
                 raise unknown("score", name, SCORES)
+        if self.options.get("latents") is not None:
+            whole_numbers("latents", self.options["latents"])
         for option, valid in (("method", METHODS), ("target", TARGETS), ("rectify", RECTIFIERS)):
             value = self.options.get(option)
             if isinstance(value, str) and value not in valid:
@@ -170,7 +173,7 @@ class Attention(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures; draw the picture every ``every_n_epochs`` epochs."""
         started = time.perf_counter()
-        self._log(pl_module, "attention/val", self._measures())
+        self._log(pl_module, "attention/val", self._maps.compute())
         skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs
         if not skipped and not trainer.sanity_checking:
             self._draw(trainer, pl_module, "val")
@@ -210,17 +213,12 @@ class Attention(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""
-        self._log(pl_module, "attention/test", self._measures())
+        self._log(pl_module, "attention/test", self._maps.compute())
         if self._detection is not None:
             self._log(pl_module, "localization/test", self._detection.compute())
         self._draw(trainer, pl_module, "test")
 
     # --- what comes out
-
-    def _measures(self) -> dict[str, Tensor]:
-        every = self._maps.clone()
-        every.threshold = -math.inf  # all latents count as active: the overlap that stands in where too few are
-        return {**every.compute(), **self._maps.compute()}
 
     @staticmethod
     def _log(pl_module: pl.LightningModule, section: str, values: Mapping[str, Tensor]) -> None:

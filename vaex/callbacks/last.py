@@ -30,7 +30,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, path: str, every_n_steps: int = 500) -> None:
         super().__init__()
         if every_n_steps < 1:
-            raise VaexError(f"callbacks.last.every_n_steps must be at least 1, got {every_n_steps}.")
+            raise VaexError(f"callbacks.last_checkpoint.every_n_steps must be at least 1, got {every_n_steps}.")
         self.path = Path(path)
         self.every_n_steps = every_n_steps
         self._saved_at = 0

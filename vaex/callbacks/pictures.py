@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaex.attention import TARGETS
 from vaex.runs import write_atomic
 from vaex.types import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def columns_to_draw(
-    explanation: Explanation, count: int, target: str | Callable[[Any], Tensor], latents: Sequence[int] | None
-) -> tuple[list[int], list[str]]:
-    """Return the ``count`` maps to draw and their titles: latents by falling mean KL over the images, with that KL.
-
-    ``target`` and ``latents`` are what the maps were computed with.
-    """
-    total = explanation.maps.shape[1]
-    if not isinstance(target, str) or TARGETS[target].total:
-        return list(range(total))[:count], ["total"] if total == 1 else [f"target {i}" for i in range(total)][:count]
-    names = list(range(total)) if latents is None else list(latents)
-    kl = explanation.kl
-    if kl is None or kl.shape[1] != explanation.mean.shape[1]:  # not stated, or of a prior that does not factorise
-        return list(range(total))[:count], [f"z{i}" for i in names][:count]
-    mean = kl.mean(0)[names]
-    order = mean.argsort(descending=True, stable=True)[:count].tolist()
-    return order, [f"z{names[i]}  KL {mean[i]:.2f} nats" for i in order]
 
 
 def explanation_figure(

@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 import vaex.data
@@ -82,7 +83,7 @@ def build_data(config: DictConfig, from_checkpoint: bool = False) -> pl.Lightnin
     else:
         module = instantiate(options, _convert_="all")
     actual = getattr(module, "shape", None)
-    if shape is not None and actual is not None and tuple(shape) != tuple(actual):
+    if not from_checkpoint and shape is not None and actual is not None and tuple(shape) != tuple(actual):
         raise VaexError(
             f"data.shape is {list(shape)}, but {type(module).__name__} gives {list(actual)}; correct data.shape."
         )
@@ -134,20 +135,26 @@ class Run:
                 logger.log_hyperparams(container(self.config))
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
-    def test_best(self, folder: Path) -> dict[str, dict[str, float]]:
-        """Validate and test the best checkpoint; return the flat metrics of each stage.
+    def test_best(self, folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
+        """Validate and test the best checkpoint; return what was measured and the flat metrics of each stage.
 
-        With ``test=false`` the last validation during training is all there is.
+        Without a checkpoint the weights are those of the last step; with ``test=false`` the last validation during
+        training is all there is.
         """
+        if not self.config.test:
+            return "last validation", {"val": self._flat("val")}
         best = best_checkpoint(folder)
-        if not self.config.test or best is None:
-            return {"val": self._flat("val")}
+        if best is not None:
+            # An averaging callback would put back the weights that it averages
+            callbacks: list[pl.Callback] = vars(self.trainer)["callbacks"]
+            callbacks[:] = [callback for callback in callbacks if not isinstance(callback, WeightAveraging)]
+            self.module.load_state_dict(read_checkpoint(best)["state_dict"])
         stages = {}
         with self._closing_loggers():
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
-                evaluate(self.module, datamodule=self.data, ckpt_path=best, verbose=False, weights_only=True)
+                evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
-        return stages
+        return "last weights" if best is None else "best checkpoint", stages
 
     def test(self) -> dict[str, dict[str, float]]:
         """Test the module as it is; return the flat metrics."""
@@ -180,10 +187,10 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
     data = build_data(config.data, from_checkpoint=stored)
     module = module or build_module(config)
-    loggers = build_all(config.logger)
+    loggers = build_all(config.get("logger"))
     if resume is not None:
         step = int(read_checkpoint(resume).get("global_step", 0))
         for logger in loggers:
             if isinstance(logger, RunCSVLogger):
                 logger.keep_until(step)
-    return Run(config, data, module, build_trainer(config, build_all(config.callbacks), loggers))
+    return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))

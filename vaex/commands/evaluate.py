@@ -14,7 +14,7 @@ from vaex.errors import VaexError
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
     with checkpoint_choices(value_of(arguments, "ckpt")) as choices:
-        under_hydra("evaluate", test_checkpoint, [*arguments, *choices])
+        under_hydra("evaluate", test_checkpoint, [*arguments, *choices], typed=arguments)
 
 
 def test_checkpoint(config: DictConfig) -> None:
@@ -35,9 +35,15 @@ def test_checkpoint(config: DictConfig) -> None:
     if not config.random_weights:
         module.vae.load_state_dict(model.state_dict())
     run = assembly.assemble(config, module)
+    shape, takes = tuple(getattr(run.data, "shape", ())), tuple(model.config["network"]["shape"])
+    if shape != takes:
+        raise VaexError(
+            f"The data gives images of {'x'.join(map(str, shape))}, but the model was trained on "
+            f"{'x'.join(map(str, takes))}; choose data that fits, or another checkpoint."
+        )
     run.data.prepare_data()
-    record = RunRecord(folder, command_line(), config.seed, run.data)
-    stages = run.test()
-    write_metrics(folder, **stages)
-    record.update("finished", checkpoint=str(config.ckpt), random_weights=config.random_weights)
-    report(folder, stages)
+    with RunRecord(folder, command_line(), config.seed, run.data) as record:
+        record.content |= {"checkpoint": str(config.ckpt), "random_weights": config.random_weights}
+        stages = run.test()
+        write_metrics(folder, **stages)
+    report(folder, stages, "untrained network" if config.random_weights else "checkpoint")

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
-from vaex.commands.sources import batches, image_sources, model_shape, pick_device, test_sources
+from vaex.commands.launch import checkpoint_choices, quoted, under_hydra, value_of
+from vaex.commands.sources import (
+    at_least_one,
+    batches,
+    file_stems,
+    image_sources,
+    list_option,
+    model_shape,
+    pick_device,
+    test_sources,
+)
 from vaex.errors import VaexError
 from vaex.runs import npz_writer, write_atomic
 
@@ -29,18 +38,26 @@ def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
     asks = any(argument in ("--help", "-h", "--hydra-help") for argument in arguments)
     with checkpoint_choices(None if asks else value_of(arguments, "ckpt") or DEFAULT_CHECKPOINT) as choices:
-        under_hydra("explain", explain_images, [*arguments, *choices])
+        under_hydra("explain", explain_images, [*map(without_tilde, arguments), *choices])
+
+
+def without_tilde(argument: str) -> str:
+    """Expand ``~`` in ``images=~/x`` and ``out=~/x``, which Hydra's grammar refuses and not every shell expands."""
+    key, _, value = argument.partition("=")
+    bare = value.strip("'\"")
+    return f"{key}={quoted(Path(bare).expanduser())}" if key in ("images", "out") and bare.startswith("~") else argument
 
 
 def explain_images(config: DictConfig) -> None:
     """Write pictures, overlays, maps.npz and explain.csv for all images; unreadable ones are named and skipped."""
+    options = checked_options(config)  # before anything slow
     import numpy as np
     import torch
     from rich.console import Console
     from rich.progress import track
 
     from vaex.build import load
-    from vaex.data.images import read_image
+    from vaex.columns import latents_of_maps
     from vaex.explanation import explain
     from vaex.viz import save_png
 
@@ -48,17 +65,20 @@ def explain_images(config: DictConfig) -> None:
     model = load(config.ckpt)
     device = pick_device(config.device)
     model.to(device)
-    shape = model_shape(model)
-    sources = test_sources(config) if config.test_images is not None else image_sources(config.images, shape)
-    options: Any = OmegaConf.to_container(config.attention, resolve=True)
-    out = Path(config.out)
+    if config.test_images is None:
+        sources = image_sources(config.images, model_shape(model))
+    else:
+        sources = test_sources(config.data, list_option(config.test_images, "test_images"))
+    stems = file_stems(sources)
+    out = folder_of(config)
     skipped: list[str] = []
     rows: list[dict[str, Any]] = []
+    chosen: list[int] = []
 
     def readable() -> Iterator[tuple[str, Any]]:
-        for name, source in track(sources.items(), "Explaining", console=console, transient=True):
+        for name, read in track(sources.items(), "Explaining", console=console, transient=True):
             try:
-                yield name, source if not isinstance(source, Path) else read_image(source, shape)
+                yield name, read()
             except VaexError as error:
                 skipped.append(str(error))
 
@@ -66,97 +86,140 @@ def explain_images(config: DictConfig) -> None:
         for batch in batches(readable(), config.batch_size):
             images = torch.from_numpy(np.stack([pixels for _, pixels in batch])).to(device)
             explanation = explain(model, images, score=config.score.name, **options)
-            chosen = latents_to_draw(explanation, config.latents, config.max_latents)
-            if not rows:
-                first = slice(0, OVERVIEW)
-                names = [name for name, _ in batch]
-                save_png(figure_of(images.cpu(), explanation, chosen, rows=names, part=first), out / "overview.png")
+            latents = latents_of_maps(explanation, options.get("target", "mean"), options.get("latents"))
+            if not rows:  # the first batch decides what all pictures show
+                chosen = columns_chosen(explanation, latents, config.latents, config.max_latents)
+                names = [name for name, _ in batch][:OVERVIEW]
+                first = explanation_of_first(explanation, OVERVIEW)
+                save_png(figure_of(images[:OVERVIEW].cpu(), first, chosen, latents, names), out / "overview.png")
             for position, (name, _) in enumerate(batch):
                 one = explanation.image(position)
                 store(name, one.maps[0].numpy())
-                draw(out, name, images[position : position + 1].cpu(), one, chosen)
-                rows.append(table_row(name, one))
-    if not rows:
-        raise VaexError(f"None of the {len(skipped)} images could be read; the first: {skipped[0]}")
+                draw(out, stems[name], images[position : position + 1].cpu(), one, chosen, latents)
+                rows.append(table_row(name, one, latents))
+        if not rows:
+            raise VaexError(f"None of the {len(skipped)} images could be read; the first: {skipped[0]}")
     write_table(out / "explain.csv", rows)
     for sentence in skipped:
         console.print(f"skipped: {sentence}", style="yellow", highlight=False, soft_wrap=True)
     print(f"{len(rows)} images explained, {len(skipped)} skipped.")
-    print(f"Look at {out / 'overview.png'}; one picture per image, overlays, maps.npz and explain.csv lie beside it.")
+    print(f"Look at {out / 'overview.png'}; pictures/, overlays/, maps.npz and explain.csv lie beside it.")
 
 
-def latents_to_draw(explanation: Explanation, latents: Any, most: int) -> list[int]:
-    """Return the latents named, else those of highest mean KL over the batch, at most ``most``.
+def checked_options(config: DictConfig) -> dict[str, Any]:
+    """Return the attention options, after a check of what needs no model.
 
     Raises:
-        VaexError: when a latent is out of range.
+        VaexError: for options that exclude each other, an empty list or a number out of range.
     """
-    count = explanation.maps.shape[1]
-    if latents is not None:
-        wrong = [i for i in latents if not 0 <= i < count]
-        if wrong:
-            raise VaexError(
-                f"latents={list(latents)}: {wrong} are out of range, the maps are those of 0 to {count - 1}."
-            )
-        return list(latents)
-    if explanation.kl is None or explanation.kl.shape[1] != count:
-        return list(range(min(count, most)))
-    return explanation.kl.mean(0).argsort(descending=True)[:most].tolist()
+    if config.images is not None and config.test_images is not None:
+        raise VaexError("images= and test_images= exclude each other: name files, or positions in the test set.")
+    if config.images is not None and not isinstance(config.images, str):
+        raise VaexError(f"images must be one file or one folder, got {config.images}; put several files in a folder.")
+    at_least_one(config.batch_size, "batch_size")
+    at_least_one(config.max_latents, "max_latents")
+    for key in ("latents", "test_images"):
+        if config[key] is not None:
+            list_option(config[key], key)
+    options: Any = OmegaConf.to_container(config.attention, resolve=True)
+    if options.get("latents") is not None:
+        options["latents"] = list_option(options["latents"], "attention.latents")
+    return dict(options)
+
+
+def folder_of(config: DictConfig) -> Path:
+    """Return the folder for the results; each job of a sweep (``-m``) has its own, named by its number."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    out = Path(config.out).expanduser()
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return out / str(HydraConfig.get().job.num)
+    return out
+
+
+def columns_chosen(explanation: Explanation, latents: list[int] | None, wanted: Any, most: int) -> list[int]:
+    """Return the positions of the maps of the latents ``wanted``; None: of those of highest mean KL, at most ``most``.
+
+    ``latents`` holds the latent of each map, None where a map is of no single one.
+
+    Raises:
+        VaexError: when a latent that is wanted has no map.
+    """
+    from vaex.columns import strongest
+
+    if wanted is None:
+        return list(range(explanation.maps.shape[1])) if latents is None else strongest(explanation, latents, most)
+    wanted = list_option(wanted, "latents")
+    if latents is None:
+        raise VaexError(f"latents={wanted} chooses among maps, but here one map is of all latents; leave latents out.")
+    wrong = [latent for latent in wanted if latent not in latents]
+    if wrong:
+        every = latents == list(range(len(latents)))
+        there = f"0 to {len(latents) - 1}" if every else f"{latents} (attention.latents)"
+        raise VaexError(f"latents={wanted}: {wrong} are out of range, the maps are those of {there}.")
+    return [latents.index(latent) for latent in wanted]
+
+
+def explanation_of_first(explanation: Explanation, count: int) -> Explanation:
+    """Return the explanation of the first ``count`` images of the batch, on the CPU."""
+    parts: list[Any] = [None if part is None else part[:count].cpu() for part in explanation]
+    return type(explanation)(*parts)
 
 
 def figure_of(
-    images: Tensor, explanation: Explanation, latents: list[int], *, rows: list[str] | None = None, part: slice
+    images: Tensor,
+    explanation: Explanation,
+    columns: list[int],
+    latents: list[int] | None,
+    rows: list[str] | None = None,
 ) -> Figure:
-    """Draw the images of ``part``: input, reconstruction, the maps of ``latents``, and the score map."""
+    """Draw each image: input, reconstruction, the maps ``columns`` with that image's KL, and the score map."""
+    from vaex.columns import kl_of_maps, title_of, titles_of_totals
     from vaex.viz import attention_figure
 
-    kl = explanation.kl
-    count = len(images[part])
-    if explanation.maps.shape[1] == 1:
-        titles = [["all latents"]] * count
+    if latents is None:
+        titles = [[titles_of_totals(explanation.maps.shape[1])[i] for i in columns]] * len(images)
     else:
-        nats = [["" if kl is None else f"  KL {kl[n, i]:.2f} nats" for i in latents] for n in range(count)]
-        titles = [[f"z{i}{text}" for i, text in zip(latents, row, strict=True)] for row in nats]
-    reconstruction = None if explanation.reconstruction is None else explanation.reconstruction[part].cpu().numpy()
+        kl = kl_of_maps(explanation, latents)
+        titles = [
+            [title_of(latents[i], None if kl is None else float(kl[n, i])) for i in columns] for n in range(len(images))
+        ]
+    reconstruction = explanation.reconstruction
     return attention_figure(
-        images[part].numpy(),
-        reconstruction,
-        explanation.maps[part][:, latents].cpu().numpy(),
+        images.numpy(),
+        None if reconstruction is None else reconstruction.numpy(),
+        explanation.maps[:, columns].numpy(),
         titles=titles,
-        rows=None if rows is None else rows[part],
-        score_maps=explanation.score_map[part].clamp(min=0).cpu().numpy(),
+        rows=rows,
+        score_maps=explanation.score_map.clamp(min=0).numpy(),
     )
 
 
-def draw(out: Path, name: str, image: Tensor, one: Explanation, latents: list[int]) -> None:
-    """Write one picture of the image with its maps, and one overlay per latent."""
+def draw(out: Path, stem: str, image: Tensor, one: Explanation, columns: list[int], latents: list[int] | None) -> None:
+    """Write one picture of the image with its maps, and one overlay per map."""
     from vaex.viz import overlay, save_png
 
-    stem = safe_name(name)
-    save_png(figure_of(image, one, latents, part=slice(None)), out / f"{stem}.png")
-    maps = one.maps[0, latents].numpy()
+    save_png(figure_of(image, one, columns, latents), out / "pictures" / f"{stem}.png")
+    maps = one.maps[0, columns].numpy()
     pixels = image[0].permute(1, 2, 0).numpy()
     vmax = float(abs(maps).max()) or None  # one scale for all overlays of the image
     signed = bool((maps < 0).any())
-    for column, latent in enumerate(latents):
-        suffix = "total" if one.maps.shape[1] == 1 else f"z{latent:02d}"
-        picture = overlay(pixels, maps[column], vmax=vmax, signed=signed)
+    for column, values in zip(columns, maps, strict=True):
+        suffix = "total" if latents is None else f"z{latents[column]:02d}"
+        picture = overlay(pixels, values, vmax=vmax, signed=signed)
         save_png(picture, out / "overlays" / f"{stem}_{suffix}.png")
 
 
-def safe_name(name: str) -> str:
-    """Return a file stem for an image's relative path; folders become underscores."""
-    return name.replace("/", "__").rsplit(".", 1)[0] if "." in Path(name).name else name.replace("/", "__")
-
-
-def table_row(name: str, one: Explanation) -> dict[str, Any]:
-    """Return the csv row of one image: score, mean, KL and the sum of its map for every latent."""
+def table_row(name: str, one: Explanation, latents: list[int] | None) -> dict[str, Any]:
+    """Return the csv row of one image: score, mean and KL of every latent, and the sum of every map."""
     row: dict[str, Any] = {"image": name if name[:1] not in "=+-@" else f"'{name}", "score": float(one.score[0])}
-    columns = {"mean": one.mean, "kl": one.kl, "map_sum": one.maps.sum((-2, -1))}
-    for label, values in columns.items():
+    for label, values in {"mean": one.mean, "kl": one.kl}.items():
         if values is not None:
             row |= {f"{label}_{i}": float(value) for i, value in enumerate(values[0].flatten())}
-    return row
+    sums = one.maps[0].sum((-2, -1)).tolist()
+    labels: Sequence[Any] = latents if latents is not None else ["total"] if len(sums) == 1 else range(len(sums))
+    return row | {f"map_sum_{label}": value for label, value in zip(labels, sums, strict=True)}
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, stored_config
+from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, sentence, stored_config
+from vaex.errors import VaexError
 from vaex.runs import find_checkpoint, read_config
+
+PATHS = ("ckpt", "images", "out", "resume", "paths.data", "paths.output", "paths.run", "hydra.run.dir")
+"""Keys whose values are paths."""
 
 FALLBACKS = {"data": None, "attention": "grad_cam", "score": "attention", "metrics": "default"}
 """Groups that a checkpoint fills, and the choice that stands in where it has nothing to say."""
@@ -55,12 +61,33 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
     return sorted(arguments, key=lambda argument: not is_override(argument))
 
 
-def under_hydra(command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
-    """Compose ``conf/<command>.yaml`` with ``arguments`` and run ``task`` on the config, under Hydra."""
+def quoted_paths(arguments: Sequence[str]) -> list[str]:
+    """Quote the values of `PATHS`, so that spaces and commas in a path need no second quoting; not in a sweep."""
+    if {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+
+    def quote(argument: str) -> str:
+        key, sign, value = argument.partition("=")
+        plain = sign and key in PATHS and value not in ("", "null") and value[0] not in "'\"$"
+        return f"{key}={quoted(value)}" if plain else argument
+
+    return [quote(argument) for argument in arguments]
+
+
+def under_hydra(
+    command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str], typed: Sequence[str] | None = None
+) -> None:
+    """Compose ``conf/<command>.yaml`` with ``arguments`` and run ``task`` on the config, under Hydra.
+
+    ``typed`` is what the user typed, where ``arguments`` say more: it starts further processes and is recorded.
+    The jobs of a sweep run whatever becomes of the others; a failed one is named when it fails.
+
+    Raises:
+        VaexError: when jobs of a sweep failed; a single run raises its own error.
+    """
     register_resolvers()
-    arguments = overrides_first(readable_groups(arguments))
     before = sys.argv
-    full = [before[0], command, *arguments]
+    full = [before[0], command, *(arguments if typed is None else typed)]
     errors: list[Exception] = []
 
     def job(config: DictConfig) -> Any:
@@ -68,15 +95,21 @@ def under_hydra(command: str, task: Callable[[DictConfig], Any], arguments: Sequ
         sys.argv = full
         try:
             return task(config)
-        except Exception as error:  # noqa: BLE001 - kept, so that the other jobs of a sweep run and Hydra prints nothing of its own
+        except Exception as error:  # noqa: BLE001 - kept, so that the other jobs run and Hydra prints nothing of its own
             errors.append(error)
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN:
+                name = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname or 'no overrides'})"
+                print(f"vaex {command}: {name} failed: {sentence(error, command, arguments)}", file=sys.stderr)
             return None
 
-    sys.argv = [before[0], *arguments]
+    sys.argv = [before[0], *overrides_first(quoted_paths(readable_groups(arguments)))]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     finally:
         sys.argv = before
+    if errors and {"-m", "--multirun"} & set(arguments):
+        raise VaexError(f"{len(errors)} of the jobs failed; each is named above.")
     if errors:
         raise errors[0]
 
@@ -91,13 +124,16 @@ def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
     Raises:
         VaexError: when the checkpoint is missing, damaged or holds an interpolation.
     """
+    if checkpoint and "," in checkpoint and not Path(checkpoint).expanduser().exists():
+        raise VaexError(f"ckpt={checkpoint}: one checkpoint at a time; run the command once for each.")
     stored = stored_config(read_config(find_checkpoint(checkpoint)).get("run") or {}) if checkpoint else {}
     with tempfile.TemporaryDirectory(prefix="vaex-") as folder:
         for group, fallback in FALLBACKS.items():
-            content = stored.get(group)
-            if content is None and fallback is not None:
-                content = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{fallback}.yaml"))
+            content = stored.get(group) or {}
+            if fallback is not None:  # keys that came after the checkpoint was written
+                known: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{fallback}.yaml"))
+                content = {**known, **content}
             path = Path(folder) / group / f"{CHECKPOINT_CHOICE}.yaml"
             path.parent.mkdir()
-            OmegaConf.save(OmegaConf.create(content or {}), path)
+            OmegaConf.save(OmegaConf.create(content), path)
         yield [f"hydra.searchpath=[{quoted('file://' + folder)}]"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from vaex import __version__
@@ -74,7 +75,10 @@ def machine() -> dict[str, Any]:
 
 
 class RunRecord:
-    """run.json of a run folder: one entry per session, rewritten as the session goes on."""
+    """run.json of a run folder: one entry per session, written when its body begins and ends.
+
+    ``status`` is "running", "finished", "interrupted" or "failed"; ``content`` may be added to.
+    """
 
     def __init__(self, folder: Path, command: str, seed: int, data: Any) -> None:
         self.path = folder / "run.json"
@@ -91,14 +95,23 @@ class RunRecord:
         }
         self._session: dict[str, Any] = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
         self.content["sessions"] = [*previous.get("sessions", []), self._session]
-        self.update("running")
 
-    def update(self, status: str, **values: Any) -> None:
-        """Write the status ("running", "finished", "interrupted", "failed"), the wall time and ``values``."""
+    def __enter__(self) -> RunRecord:
+        self._write("running")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._write("finished")
+        else:
+            self._write("interrupted" if issubclass(kind, KeyboardInterrupt | SystemExit) else "failed")
+
+    def _write(self, status: str) -> None:
         self._session["wall_seconds"] = round(time.monotonic() - self._started, 1)
         self.content["wall_seconds"] = round(sum(s.get("wall_seconds", 0) for s in self.content["sessions"]), 1)
         self.content["status"] = status
-        self.content.update(values)
         write_json(self.path, self.content)
 
 

@@ -1,8 +1,10 @@
-"""Where the images of a command come from, and the device it runs on."""
+"""Where the images of a command come from and what they are called, its list options, and its device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,35 @@ from omegaconf import DictConfig
 from vaex.errors import VaexError
 
 EXAMPLES = 6
+LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overlays add to it
+
+Sources = dict[str, Callable[[], Any]]
+"""Name -> what reads the pixels (C, H, W), float32 in [0, 1], so that only one batch is in memory."""
+
+
+def list_option(value: Any, key: str) -> list[int]:
+    """Return the numbers of a list option such as ``latents=[0,3]``, each once; a single number counts as a list.
+
+    Raises:
+        VaexError: when it is empty or holds anything but whole numbers.
+    """
+    numbers = [value] if isinstance(value, int) else value
+    if isinstance(numbers, str) or not isinstance(numbers, Sequence) or not numbers:
+        raise VaexError(f"{key} must be a list of whole numbers such as {key}=[0,3], got '{value}'.")
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise VaexError(f"{key} must hold whole numbers only, such as {key}=[0,3], got '{value}'.")
+    return list(dict.fromkeys(numbers))
+
+
+def at_least_one(value: Any, key: str) -> int:
+    """Return ``value``.
+
+    Raises:
+        VaexError: when it is no whole number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise VaexError(f"{key} must be at least 1 and a whole number, got {value}.")
+    return value
 
 
 def pick_device(name: str) -> str:
@@ -38,19 +69,20 @@ def model_shape(model: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def image_sources(images: str | None, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return name -> file, or name -> pixels (C, H, W) of example sprites where no images are named.
+def image_sources(images: str | None, shape: tuple[int, int, int]) -> Sources:
+    """Return the image files at ``images``, named by their path below it, or example sprites where it is None.
 
     Raises:
         VaexError: when there are no images, or the model does not take sprites.
     """
-    from vaex.data.images import image_files
+    from vaex.data.images import image_files, read_image
 
     if images is not None:
-        root = Path(images)
-        return {
+        root = Path(images).expanduser()
+        named = {
             (file.name if root.is_file() else file.relative_to(root).as_posix()): file for file in image_files(root)
         }
+        return {_printable(name): partial(read_image, file, shape) for name, file in named.items()}
     if shape[0] != 1 or shape[1] != shape[2]:
         raise VaexError(
             f"Name your images (images=FILE or FOLDER): example sprites do not suit a model of {shape} images."
@@ -58,34 +90,59 @@ def image_sources(images: str | None, shape: tuple[int, int, int]) -> dict[str, 
     from vaex.data.render import example_sprites
 
     sprites = example_sprites(EXAMPLES, shape[1])
-    return {f"sprite{i}": sprite[None].astype("float32") for i, sprite in enumerate(sprites)}
+    return {f"sprite{i}": partial(sprite[None].astype, "float32") for i, sprite in enumerate(sprites)}
 
 
-def test_sources(config: DictConfig) -> dict[str, Any]:
-    """Return name -> pixels of the images of the checkpoint's test set at the positions ``test_images``.
+def _printable(name: str) -> str:
+    # Bytes of a file name that are not UTF-8 can be written neither into a zip nor into a csv
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def test_sources(data_config: DictConfig, positions: Sequence[int]) -> Sources:
+    """Return the images at ``positions`` in the checkpoint's own test set.
 
     Raises:
         VaexError: when the checkpoint has no data config, or a position is out of range.
     """
     from vaex.commands.assembly import build_data
 
-    data: Any = build_data(config.data, from_checkpoint=True)
+    data: Any = build_data(data_config, from_checkpoint=True)
     data.prepare_data()
     data.setup("test")
     count = len(data.test_set)
-    wrong = [position for position in config.test_images if not 0 <= position < count]
+    wrong = [position for position in positions if not 0 <= position < count]
     if wrong:
-        raise VaexError(
-            f"test_images={list(config.test_images)}: {wrong} are out of range, there are 0 to {count - 1}."
-        )
-    batch = data.test_set.__getitems__(list(config.test_images))
-    return {f"test{i:05d}": pixels.numpy() for i, pixels in zip(config.test_images, batch["image"], strict=True)}
+        raise VaexError(f"test_images={list(positions)}: {wrong} are out of range, there are 0 to {count - 1}.")
+
+    def read(position: int) -> Any:
+        return data.test_set.__getitems__([position])["image"][0].numpy()
+
+    return {f"test{i:05d}": partial(read, i) for i in positions}
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """Return name -> file stem, folders as ``__`` and without suffix; a stem that is taken gets a number.
+
+    No two are the same on a file system that ignores case.
+    """
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        flat = "__".join([*folder.split("/"), Path(file).stem] if folder else [Path(file).stem])
+        safe = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", flat).lstrip(".") or "image"
+        stem = short = safe.encode()[:LONGEST].decode(errors="ignore")
+        number = 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{short}_{number}"
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     """Yield lists of ``size`` items, the last one shorter."""
-    if size < 1:
-        raise VaexError(f"batch_size must be at least 1, got {size}.")
     batch: list[Any] = []
     for item in items:
         batch.append(item)

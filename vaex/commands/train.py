@@ -18,37 +18,44 @@ from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
-    arguments = list(arguments)
-    if folder := value_of(arguments, "resume"):
-        arguments = resume_arguments(Path(folder), arguments)
-    under_hydra("train", fit_and_test, arguments)
+    folder = value_of(arguments, "resume")
+    changed = resume_arguments(Path(folder).expanduser(), arguments) if folder else arguments
+    under_hydra("train", fit_and_test, changed, typed=arguments)
+
+
+MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "paths.", "test", "optimized_metric")
+"""Keys that a resumed run may set; all others decide what the weights mean."""
 
 
 def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
     """Return the arguments that continue the run in ``folder`` with the config it was started with.
 
     Raises:
-        VaexError: when the folder is no run folder or has no checkpoint to continue from.
+        VaexError: when the folder is no run folder or has no checkpoint to continue from; for a key or choice that
+            cannot change in the middle of a run.
     """
     folder = folder.resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
-        raise VaexError(
-            f"Cannot resume {folder}: it is not the folder of a run (no .hydra/config.yaml); check the path."
-        )
+        raise VaexError(f"Cannot resume {folder}: it is no run's folder (no .hydra/config.yaml); check the path.")
     if not (folder / CHECKPOINTS / LAST).is_file():
-        raise VaexError(
-            f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start the run again without resume=."
-        )
-    others = [
-        a for a in arguments if not a.lstrip("+").startswith(("resume=", "hydra.run.dir=", "hydra.output_subdir="))
-    ]
+        raise VaexError(f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start again without resume=.")
+    dropped = ("resume=", "debug=", "hydra.run.dir=", "hydra.output_subdir=")
+    others = [argument for argument in arguments if not argument.lstrip("+").startswith(dropped)]
+    for argument in others:
+        key = argument.lstrip("+~").partition("=")[0]
+        if not argument.startswith("-") and not key.startswith((*MAY_CHANGE, "hydra.")):
+            raise VaexError(
+                f"'{argument}' cannot change in a resumed run, which continues with its own config; start a new run, "
+                f"or set keys of {', '.join(name.rstrip('.') for name in MAY_CHANGE)}."
+            )
     return [
+        f"resume={quoted(folder)}",
+        f"hydra.run.dir={quoted(folder)}",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
         *others,
         f"--config-path={folder / '.hydra'}",
         "--config-name=config",
-        f"resume={quoted(folder)}",
-        f"hydra.run.dir={quoted(folder)}",
-        "hydra.output_subdir=null",
     ]
 
 
@@ -65,24 +72,22 @@ def fit_and_test(config: DictConfig) -> float | None:
     run = assembly.assemble(config, resume=last)
     if not run.trainer.is_global_zero:
         run.fit(last)
-        return optimized(config, run.test_best(folder))
+        return optimized(config, run.test_best(folder)[1])
     # a missing data set should be told before anything is written
     run.data.prepare_data()
-    record = RunRecord(folder, command_line(), config.seed, run.data)
-    try:
-        run.fit(last)
-        stages = run.test_best(folder)
+    with RunRecord(folder, command_line(), config.seed, run.data) as record:
+        try:
+            run.fit(last)
+            title, stages = run.test_best(folder)
+        except (KeyboardInterrupt, SystemExit):
+            if (folder / CHECKPOINTS / LAST).is_file():
+                again = shlex.join(["vaex", "train", f"resume={folder}"])
+                print(f"Stopped at step {run.trainer.global_step}. Continue with: {again}", file=sys.stderr)
+            raise
         write_metrics(folder, **stages)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.update("interrupted" if interrupted else "failed")
-        if interrupted and (folder / CHECKPOINTS / LAST).is_file():
-            step = run.trainer.global_step
-            print(f"Stopped at step {step}. Continue with: vaex train resume={folder}", file=sys.stderr)
-        raise
-    best = best_checkpoint(folder)
-    record.update("finished", best_checkpoint=None if best is None else str(best.relative_to(folder)))
-    report(folder, stages)
+        best = best_checkpoint(folder)
+        record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
+    report(folder, stages, title)
     return optimized(config, stages)
 
 
@@ -98,19 +103,19 @@ def optimized(config: DictConfig, stages: dict[str, dict[str, float]]) -> float 
     stage, _, name = config.optimized_metric.partition("/")
     if name not in stages.get(stage, {}):
         known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
-        raise VaexError(
-            f"optimized_metric={config.optimized_metric} was not measured; measured are {', '.join(known)}."
-        )
+        measured = f"was not measured; measured are {', '.join(known)}."
+        print(f"vaex train: optimized_metric={config.optimized_metric} {measured}", file=sys.stderr)
+        return None
     return stages[stage][name]
 
 
-def report(folder: Path, stages: dict[str, dict[str, float]]) -> None:
+def report(folder: Path, stages: dict[str, dict[str, float]], title: str) -> None:
     """Print a table of the numbers, the run folder and the pictures worth opening."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table("measure", *stages, title="best checkpoint")
+    table = Table("measure", *stages, title=title)
     for name in sorted({name for values in stages.values() for name in values}):
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in stages.values()))
     console.print(table)

@@ -125,8 +125,9 @@ class MapMetrics(Metric):
     """Averages of the measures above over all images seen, by all processes; merging adds sums and loses nothing.
 
     Each image weighs the same, and so does each map of an image, whether its latent is active or not. One exception:
-    `overlap_ratio` has no scale, so collapsed latents would fill ``overlap`` with noise; where ``kl`` tells the active
-    ones (mean KL over the images above ``threshold`` nats, D = T) only pairs of these count.
+    `overlap_ratio` has no scale, so collapsed latents would fill ``overlap`` with noise; where ``kl`` tells two or more
+    active ones (mean KL over the images above ``threshold`` nats, D = T) only pairs of these count, else all pairs, so
+    that the curve of a training begins with its first validation.
 
     Raises:
         VaexError: ``threshold`` is negative.
@@ -201,7 +202,7 @@ class MapMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the scalars that the data allowed, the others absent.
 
-        ``entropy`` always; ``overlap`` from two (active) latents on; ``active_latents``, their number, with a KL;
+        ``entropy`` always; ``overlap`` from two maps per image on; ``active_latents``, their number, with a KL;
         ``pointing_game`` and ``energy_inside`` once an image had a mask that is not empty. All but the number lie in
         [0, 1].
         """
@@ -214,8 +215,8 @@ class MapMetrics(Metric):
             total = dim_zero_cat(self.kl).reshape(-1, 1 + latents).sum(0)
             active = active_latents(total[None, 1:] / total[0], self.threshold)  # (D,)
             result["active_latents"] = active.sum().float()
-            chosen = active if latents == targets else chosen
-        if int(chosen.sum()) > 1:
+            chosen = active if latents == targets and int(active.sum()) > 1 else chosen
+        if targets > 1:
             overlaps = dim_zero_cat(self.pairs).reshape(-1, targets, targets).sum(0)[chosen][:, chosen] / self.images
             rows, columns = torch.triu_indices(len(overlaps), len(overlaps), offset=1, device=self.device)
             result["overlap"] = overlaps[rows, columns].mean()

@@ -94,7 +94,8 @@ class VAEModule(pl.LightningModule):
             self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
 
     def _check(self, name: str, terms: Terms, batch_idx: int) -> None:
-        if not torch.isfinite(terms.total):
+        # All ranks stop together: one that stopped alone would leave the others waiting for its gradients
+        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(terms.total)), all=True):
             raise VaexError(
                 f"The {name} is {terms.total.item()} at step {self.global_step} (epoch {self.current_epoch}, "
                 f"batch {batch_idx}): training stops and the last good checkpoint is kept; lower optim.lr, set "

@@ -12,6 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vaex.errors import VaexError
+from vaex.shapes import check_shape
 from vaex.types import LOGVAR_RANGE, Posterior
 
 
@@ -104,14 +105,7 @@ def conv_stages(
     Raises:
         VaexError: when the image is not square or out of 32-256 pixels, or a value is out of range.
     """
-    channels, height, size = shape
-    if height != size or not 32 <= size <= 256:
-        raise VaexError(
-            f"The conv network takes square images of 32 to 256 pixels, got {height}x{size}; "
-            "set data.size in this range."
-        )
-    if depth < 1 or size >> depth < 1:
-        raise VaexError(f"network.depth must be 1 to {size.bit_length() - 1} for {size} pixels, got {depth}.")
+    channels, size, _ = check_shape("conv", shape, depth)
     if hidden < 1:
         raise VaexError(f"network.hidden must be at least 1, got {hidden}.")
     if width < 1 or max_width < 1:

@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from vaex.attention.layers import capture
+from vaex.errors import VaexError
 from vaex.networks.decoders import Decoder
 from vaex.networks.encoders import Encoder
 from vaex.networks.likelihoods import Bernoulli, Gaussian, Laplace, LikelihoodHead
 from vaex.priors.normal import StandardNormal
+from vaex.shapes import in_words
 from vaex.types import Posterior, VAEOutput
 
 
@@ -21,8 +23,17 @@ class VAE(nn.Module):
     Source: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, likelihood: LikelihoodHead, prior: StandardNormal) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        likelihood: LikelihoodHead,
+        prior: StandardNormal,
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
+        self.shape = shape
+        """Images (C, H, W) that the networks take; None where nobody told, and then nothing is checked."""
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
@@ -38,7 +49,17 @@ class VAE(nn.Module):
         return self.encoder.latents
 
     def encode(self, images: Tensor) -> Posterior:
-        """Return q(z|x), mean and logvar (B, D)."""
+        """Return q(z|x), mean and logvar (B, D).
+
+        Raises:
+            VaexError: when the images are not (B, C, H, W) of `shape`.
+        """
+        if self.shape is not None and tuple(images.shape[1:]) != self.shape:
+            came = in_words(images.shape[1:]) if images.dim() == 4 else f"a tensor of shape {tuple(images.shape)}"
+            raise VaexError(
+                f"The model takes images (B, C, H, W) of {in_words(self.shape)} (channels x height x width), "
+                f"got {came}; resize or convert the images, or choose another model."
+            )
         posterior: Posterior = self.encoder(images)
         return posterior
 
@@ -54,7 +75,7 @@ class VAE(nn.Module):
         takes z = mean; the default samples in training mode only, as the paper's code does.
 
         Raises:
-            VaexError: when ``keep`` names no layer (the valid names are listed) or one that runs twice.
+            VaexError: as `encode`; when ``keep`` names no layer (the valid names are listed) or one that runs twice.
         """
         with capture(self, keep) as activations:
             posterior = self.encode(images)

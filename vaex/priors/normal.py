@@ -22,10 +22,5 @@ class StandardNormal(nn.Module):
         return torch.randn(count, latents, generator=generator)
 
     def kl(self, posterior: Posterior, z: Tensor | None = None) -> Tensor:
-        """Return KL(q(z|x) || p(z)) in nats per latent, (B, D); ``z`` serves priors without closed form.
-
-        Source: Kingma & Welling, ICLR 2014, appendix B.
-        """
-        mean, logvar = (part.float() if part.dtype != torch.float64 else part for part in posterior)
-        # expm1: exp(logvar) - 1 would round a KL near 0 to a negative number
-        return 0.5 * (mean.square() + (torch.expm1(logvar) - logvar))
+        """Return KL(q(z|x) || p(z)) in nats per latent, (B, D); ``z`` serves priors without closed form."""
+        return posterior.kl_to_normal()

@@ -1,0 +1,72 @@
+"""Names of pictures and list options of a command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from vaex.commands.sources import at_least_one, batches, file_stems, image_sources, list_option
+from vaex.errors import VaexError
+
+
+@pytest.mark.parametrize(("value", "numbers"), [(3, [3]), (0, [0]), ([3, 5], [3, 5]), ([5, 3, 5], [5, 3])])
+def test_list_options(value: Any, numbers: list[int]) -> None:
+    assert list_option(value, "latents") == numbers
+    assert list_option(OmegaConf.create({"x": value}).x, "latents") == numbers
+
+
+@pytest.mark.parametrize("value", [[], True, 1.5, "3", [1.5], [True], ["3"], [[1]], {"a": 1}, None])
+def test_what_is_no_list_of_numbers(value: Any) -> None:
+    with pytest.raises(VaexError, match=r"latents must .* such as latents=\[0,3\]"):
+        list_option(value, "latents")
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "x", None])
+def test_what_is_no_count(value: Any) -> None:
+    with pytest.raises(VaexError, match="size must be at least 1"):
+        at_least_one(value, "size")
+
+
+def test_only_one_batch_is_read_at_a_time(tmp_path: Path) -> None:
+    for i in range(5):
+        Image.fromarray(np.full((8, 8), i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    sources = image_sources(str(tmp_path), (1, 8, 8))
+    (tmp_path / "4.png").unlink()  # the last file is gone, which the first batches do not notice
+    taken = batches(iter(read() for read in sources.values()), 2)
+    assert [pixels.mean() * 255 for pixels in next(taken)] == pytest.approx([0, 1])
+    assert [pixels.mean() * 255 for pixels in next(taken)] == pytest.approx([2, 3])
+    with pytest.raises(VaexError, match=r"4\.png cannot be read"):
+        next(taken)
+
+
+def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    try:
+        Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(os.fsdecode(bytes(tmp_path) + b"/x\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    ((name, read),) = image_sources(str(tmp_path), (1, 8, 8)).items()
+    assert name.encode().startswith(b"x")
+    assert read().shape == (1, 8, 8)
+
+
+def test_file_names_stay_inside_the_folder() -> None:
+    names = ["../../x.png", "/etc/passwd", "a\\b.png", "..", ".hidden", "sub/a.b.png", "é" * 300 + ".png", "C:x.png"]
+    stems = file_stems(names)
+    assert list(stems) == names
+    assert stems["sub/a.b.png"] == "sub__a.b"
+    for stem in stems.values():
+        assert stem
+        assert not set(stem) & set("/\\:")
+        assert not stem.startswith(".")
+        assert len(f"{stem}_z00.png".encode()) < 255
+
+
+def test_stems_differ_whatever_the_names() -> None:
+    names = ["a.png", "a.jpg", "a_2.png", "A.png", "a/b.png", "a__b.png", "x" * 300 + "1.png", "x" * 300 + "2.png"]
+    assert len({stem.lower() for stem in file_stems(names).values()}) == len(names)

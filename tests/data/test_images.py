@@ -1,0 +1,115 @@
+"""Image files of any kind become what the model takes: range, proportions, transparency, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaex.data.images import image_files, read_image
+from vaex.errors import VaexError
+
+GENERATOR = np.random.default_rng(5)
+
+
+def saved(path: Path, array: Any, **options: Any) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def test_grey_and_colour_keep_their_values(tmp_path: Path) -> None:
+    colour = GENERATOR.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = saved(tmp_path / "x.png", colour)
+    np.testing.assert_allclose(read_image(file, (3, 8, 8)), colour.transpose(2, 0, 1) / 255, atol=1e-6)
+    grey = read_image(file, (1, 8, 8))
+    np.testing.assert_allclose(grey[0], colour @ np.array([0.299, 0.587, 0.114]) / 255, atol=1.01 / 255)
+    assert grey.dtype == np.float32
+    three = read_image(saved(tmp_path / "grey.png", colour[..., 0]), (3, 8, 8))
+    np.testing.assert_allclose(three, np.repeat(colour[None, ..., 0] / 255, 3, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_is_laid_on_black(channels: int, tmp_path: Path) -> None:
+    """A white disc drawn by its alpha alone: without it the whole image would be white."""
+    alpha = GENERATOR.integers(0, 256, (8, 8), dtype=np.uint8)
+    alpha[:4] = 0
+    alpha[7] = 255
+    white = np.full((8, 8), 255, dtype=np.uint8)
+    expected = np.repeat(alpha[None] / 255, channels, axis=0)
+    for name, planes in {"rgba.png": [white] * 3 + [alpha], "la.png": [white, alpha]}.items():
+        read = read_image(saved(tmp_path / name, np.stack(planes, axis=-1)), (channels, 8, 8))
+        np.testing.assert_allclose(read, expected, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_transparent_colour_of_a_palette_is_black(suffix: str, tmp_path: Path) -> None:
+    indices = np.zeros((8, 8), dtype=np.uint8)
+    indices[2:5, 3:6] = 1
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([255, 255, 255, 255, 0, 0])  # 0 white, 1 red
+    image.save(tmp_path / f"x.{suffix}", transparency=0)
+    expected = np.zeros((3, 8, 8))
+    expected[0, 2:5, 3:6] = 1
+    np.testing.assert_array_equal(read_image(tmp_path / f"x.{suffix}", (3, 8, 8)), expected)
+
+
+def test_a_transparent_colour_of_an_rgb_file_is_black(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 3), 255, dtype=np.uint8)
+    pixels[2:5, 3:6] = (255, 0, 0)
+    file = saved(tmp_path / "x.png", pixels, transparency=(255, 255, 255))
+    expected = np.zeros((3, 8, 8))
+    expected[0, 2:5, 3:6] = 1
+    np.testing.assert_array_equal(read_image(file, (3, 8, 8)), expected)
+
+
+def test_other_proportions_are_stretched_not_cropped(tmp_path: Path) -> None:
+    wide = np.zeros((10, 40), dtype=np.uint8)
+    wide[:, :20] = 255
+    read = read_image(saved(tmp_path / "wide.png", wide), (1, 20, 20))[0]
+    assert read.shape == (20, 20)
+    assert read[:, :8].min() > 0.95
+    assert read[:, 12:].max() < 0.05
+
+
+def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    np.testing.assert_allclose(
+        read_image(saved(tmp_path / "x.png", values), (1, 8, 8))[0], values / 65535, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    read = read_image(saved(tmp_path / "x.png", pixels, exif=exif), (1, 8, 8))[0]
+    np.testing.assert_array_equal(read, pixels[::-1] / 255)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 20])
+def test_what_is_no_image_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(VaexError, match=r"x\.png cannot be read as an image"):
+        read_image(tmp_path / "x.png", (1, 8, 8))
+
+
+def test_files_cut_short_and_values_that_are_no_numbers(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "whole.png", GENERATOR.integers(0, 256, (32, 32), dtype=np.uint8)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    saved(tmp_path / "nan.tif", np.full((8, 8), np.nan, dtype=np.float32))
+    for name in ("cut.png", "nan.tif"):
+        with pytest.raises(VaexError, match="cannot be read as an image"):
+            read_image(tmp_path / name, (1, 8, 8))
+
+
+def test_files_of_a_folder_in_order_without_hidden_ones(tmp_path: Path) -> None:
+    (tmp_path / "b" / ".thumbs").mkdir(parents=True)
+    for name in ("b/z.PNG", "a.jpg", "b/.thumbs/x.png", ".y.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.relative_to(tmp_path).as_posix() for file in image_files(tmp_path)] == ["a.jpg", "b/z.PNG"]
+    with pytest.raises(VaexError, match="No image or folder"):
+        image_files(tmp_path / "none")
