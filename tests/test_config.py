@@ -15,12 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.build import build_model, build_objective
 from vaex.commands import assembly
 from vaex.commands.launch import readable_groups
-from vaex.config import check, choices, conf_dir, register_resolvers, stored_config
+from vaex.config import check, conf_dir, register_resolvers, stored_config
 from vaex.errors import VaexError
 from vaex.modules import VAEModule
 from vaex.modules.optimisation import SCHEDULES
 
 CONF = conf_dir()
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a config group, such as ``data`` or ``trainer/precision``."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
 CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group != "hydra"]
 LISTS = {"callbacks", "logger"}

@@ -37,11 +37,6 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
 
 
-def choices(group: str) -> list[str]:
-    """Return the valid choices of a config group, such as ``data`` or ``trainer/precision``."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
 def check(config: Mapping[str, Any]) -> None:
     """Check what does not depend on tensors: does the network take the data's images?
 
