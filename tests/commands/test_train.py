@@ -43,7 +43,8 @@ def train(folder: Path, *overrides: str) -> int:
 
 def process(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "vaex", "train", *SMALL, *overrides, f"hydra.run.dir={folder}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # The same number of threads as in this process: another one adds up in another order
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
