@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaex.build import build_model, load, read_checkpoint
+from vaex.build import build_model, load, read_checkpoint, slim_checkpoint
 from vaex.errors import VaexError
 
 NETWORK = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8}
@@ -226,3 +226,17 @@ def test_a_file_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(VaexError, match=r"a\.ckpt cannot be read \(Permission denied\)"):
         read_checkpoint(file)
+
+
+def test_a_slim_checkpoint_halves_the_weights_and_keeps_the_config(tmp_path: Path) -> None:
+    network = {"name": "conv", "shape": [1, 64, 64], "latents": 3, "width": 16, "depth": 3}
+    model = build_model(network)
+    state = {f"vae.{key}": value for key, value in model.state_dict().items()}
+    extra = {"optimizer_states": [torch.zeros(1000)]}
+    torch.save({"state_dict": state, "hyper_parameters": {"network": network}, **extra}, tmp_path / "whole.ckpt")
+    slim_checkpoint(tmp_path / "whole.ckpt", tmp_path / "slim.ckpt")
+    assert (tmp_path / "slim.ckpt").stat().st_size < 0.55 * (tmp_path / "whole.ckpt").stat().st_size
+    slim = load(tmp_path / "slim.ckpt")
+    assert slim.config["network"] == network
+    for key, value in model.state_dict().items():
+        assert torch.equal(slim.state_dict()[key], value.half().float()), key
