@@ -39,13 +39,16 @@ def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("line", commands())
-def test_command_composes(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_composes(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Placeholders stand for the shipped checkpoint and a run folder that is not there."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]
     words = [word.replace("ckpt=RUN_FOLDER", "ckpt=sprites").replace("=FOLDER", "=pictures") for word in words]
     if any(word.startswith("resume=") for word in words):
         assert main(words) == 1  # no such run here; what resume does is tested in commands/test_train.py
+        assert "Cannot resume" in capsys.readouterr().err  # the command line itself was understood
         return
     words = [word for word in words if word != "-m"]
     words = [word.split(",")[0] if re.match(r"^[\w.]+=\w+(,\w+)+$", word) else word for word in words]
