@@ -49,6 +49,14 @@ class Posterior(NamedTuple):
         return 0.5 * (mean.square() + (torch.expm1(logvar) - logvar))
 
 
+class NormalCodes(NamedTuple):
+    """The codes of normal images, as calibration finds them."""
+
+    mean: Tensor  # (D,) mean of the posterior means
+    covariance: Tensor  # (D, D) covariance of the posterior means
+    variance: Tensor  # (D,) mean of the posterior variances
+
+
 class Likelihood(Protocol):
     """p(x|z) of one batch, as the decoder states it."""
 
