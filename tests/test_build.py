@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaex.build import build_model, build_objective, call_checked, named
+from vaex.build import build_model, build_objective, named
+from vaex.checked import call_checked
 from vaex.errors import VaexError
 from vaex.networks.likelihoods import Gaussian
 from vaex.objectives import ELBO, BetaVAE

@@ -7,17 +7,18 @@ import io
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vaex import networks, priors
-from vaex.errors import VaexError, nearest, unknown
+from vaex.checked import call_checked
+from vaex.errors import VaexError, unknown
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
 from vaex.objectives import ELBO, BetaVAE
+from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
 from vaex.objectives.terms import Objective
 from vaex.objectives.warmup import Warmup
 from vaex.runs import find_checkpoint, write_atomic
@@ -27,40 +28,11 @@ NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "mnist": (networks.mnist_encoder, networks.mnist_decoder),
     "factor_vae": (networks.factor_vae_encoder, networks.factor_vae_decoder),
     "conv": (networks.conv_encoder, networks.conv_decoder),
+    "resnet18": (networks.resnet18_encoder, networks.resnet18_decoder),
 }
 PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"vae": ELBO, "beta_vae": BetaVAE}
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
-KINDS: dict[str, tuple[type, str]] = {
-    "int": (Integral, "a whole number"),
-    "float": (Real, "a number"),
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-}
-"""Annotations that `call_checked` compares values with, and their names in words."""
-
-
-def call_checked(kind: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call ``function(**options)`` with names and plain types checked against its signature.
-
-    Raises:
-        VaexError: for an unknown option (the nearest valid name is told), a missing one, or a value of another type.
-    """
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
-    for key in options:
-        if key not in parameters:
-            close = nearest(key, parameters)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise VaexError(f"{kind} has no option '{key}': {hint}it takes {', '.join(parameters) or 'none'}.")
-        expected, words = KINDS.get(str(parameters[key].annotation), (object, ""))
-        value = options[key]
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected in (Integral, Real)):
-            raise VaexError(f"{kind} needs {words} for the option '{key}', got {value!r}.")
-    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in options]
-    if missing:
-        raise VaexError(f"{kind} needs the option '{missing[0]}', which is not given.")
-    return function(**options)
 
 
 def named(kind: str, registry: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -103,17 +75,27 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     )
 
 
-def build_objective(objective: Mapping[str, Any]) -> Objective:
+def build_objective(objective: Mapping[str, Any], model: VAE | None = None) -> Objective:
     """Return the objective from ``{"name": ..., ...}``.
 
+    Its ``attention`` of a weight above 0 adds the attention-disentanglement term, read from a layer of ``model``.
+
     Raises:
-        VaexError: for an unknown name or option, or a value out of range.
+        VaexError: for an unknown name or option, a value out of range, or a layer that gives no map.
     """
     function, options = named("objective", OBJECTIVES, objective)
+    attention = options.pop("attention", None) or {}
+    if not isinstance(attention, Mapping):
+        raise VaexError(f"objective.attention must be a mapping such as {{weight: 1.0}}, got {attention!r}.")
     if options.get("warmup"):
         call_checked("objective.warmup", Warmup, options["warmup"])
     built: Objective = call_checked(f"objective '{objective['name']}'", function, options)
-    return built
+    term = call_checked("objective.attention", AttentionTerm, attention)
+    if term.weight == 0:
+        return built
+    if model is None:
+        raise VaexError("objective.attention reads a layer of the model: give the model to build_objective too.")
+    return AttentionDisentanglement(built, term, readable_layer(model, term))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from vaex.attention import TARGETS
+from vaex.attention import Target
+from vaex.attention.targets import TargetLike, target_named
 from vaex.types import Explanation
 
-Target = str | Callable[[Any], Tensor]
 
-
-def latents_of_maps(explanation: Explanation, target: Target, latents: Sequence[int] | None) -> list[int] | None:
+def latents_of_maps(explanation: Explanation, target: TargetLike, latents: Sequence[int] | None) -> list[int] | None:
     """Return the latent of each of the T maps; None where a map is of several (a total) or of a function of the code.
 
     ``target`` and ``latents`` are what the maps were computed with.
     """
-    if not isinstance(target, str) or TARGETS[target].total:
+    found = target_named(target)
+    if not isinstance(found, Target) or found.total or found.single:
         return None
     return list(range(explanation.maps.shape[1])) if latents is None else list(latents)
 
@@ -44,7 +43,7 @@ def strongest(explanation: Explanation, names: Sequence[int], count: int) -> lis
 
 
 def columns_to_draw(
-    explanation: Explanation, count: int, target: Target, latents: Sequence[int] | None
+    explanation: Explanation, count: int, target: TargetLike, latents: Sequence[int] | None
 ) -> tuple[list[int], list[str]]:
     """Return the ``count`` maps to draw and their titles: latents by falling mean KL over the images, with that KL.
 

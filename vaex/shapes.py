@@ -13,6 +13,9 @@ FIXED_SHAPES: dict[str, tuple[int | None, int, int]] = {"mnist": (1, 28, 28), "f
 CONV_SIZES = (32, 256)
 """Smallest and largest side, in pixels, of the square images of the conv network."""
 
+RESNET_SIZES = (64, 256)
+"""The same of resnet18, which halves the cells five times: a side is a multiple of 32."""
+
 
 def in_words(shape: Sequence[int | None]) -> str:
     """Return (C, H, W) as text such as 1x28x28; C for any number of channels."""
@@ -42,6 +45,8 @@ def check_shape(name: str, shape: Any, depth: Any = None) -> tuple[int, int, int
         )
     if name == "conv":
         _check_conv(channels, height, width, depth)
+    if name == "resnet18":
+        _check_resnet(channels, height, width)
     return channels, height, width
 
 
@@ -56,6 +61,15 @@ def _check_conv(channels: int, height: int, width: int, depth: Any) -> None:
     deepest = height.bit_length() - 1
     if depth is not None and not (_whole(depth) and 1 <= depth <= deepest):
         raise VaexError(f"network.depth must be a whole number from 1 to {deepest} for {height} pixels, got {depth!r}.")
+
+
+def _check_resnet(channels: int, height: int, width: int) -> None:
+    low, high = RESNET_SIZES
+    if height != width or not low <= height <= high or height % 32 or channels not in (1, 3):
+        raise VaexError(
+            f"network=resnet18 takes square images of {low} to {high} pixels, a multiple of 32, in 1 or 3 channels, "
+            f"got {in_words((channels, height, width))}; choose network=conv or another size of the data."
+        )
 
 
 def _whole(value: Any) -> bool:

@@ -142,7 +142,7 @@ def test_sizes(vae: Any, images: Any) -> None:
     assert small.shape == (4, 3, 8, 8)
     for size in ((5, 9), [32, 32]):
         expected = F.interpolate(small, size=tuple(size), mode="bilinear", align_corners=False)
-        assert torch.equal(latent_attention(model, x, "conv2", size=size), expected)
+        torch.testing.assert_close(latent_attention(model, x, "conv2", size=size), expected)
     assert torch.equal(latent_attention(model, x, "conv2"), latent_attention(model, x, "conv2", size=(32, 32)))
 
 
@@ -154,7 +154,9 @@ def test_sizes(vae: Any, images: Any) -> None:
         ({"size": (4,)}, "pair"),
         ({"size": (4.5, 4)}, "pair"),
         ({"size": 7}, r"a pair \(H, W\) of whole pixels, got 7"),
-        ({"layer": ["conv1", "conv2"]}, "fusion of several layers comes later; name one layer"),
+        ({"layer": ["conv1", 2]}, "a name or a list of names"),
+        ({"layer": ["conv1", "conv2"], "size": "layer"}, "no common cells"),
+        ({"layer": ["conv1", "conv2"], "fuse": "meen"}, "did you mean 'mean'"),
         ({"latents": 2}, r"latents must be a list of whole numbers such as \[0, 3\], got 2"),
         ({"latents": "12"}, "latents must be a list of whole numbers .*, got '12'"),
         ({"latents": [0.5]}, "latents must be a list of whole numbers"),

@@ -35,11 +35,23 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     return result
 
 
+def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    result = torch.zeros_like(activation[0])
+    for channel, slope in zip(activation, gradient, strict=True):
+        weight = torch.zeros(())
+        for g in slope.flatten():
+            bottom = 2 * g**2 + channel.sum() * g**3
+            weight = weight + (g**2 / bottom if bottom != 0 else 0) * g.clamp(min=0)
+        result += weight * channel
+    return result
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "hires_cam": hires_cam,
     "layer_cam": layer_cam,
     "xgrad_cam": xgrad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
 }
 
 

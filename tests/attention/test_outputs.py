@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from vaex.attention import latent_attention
-from vaex.attention.outputs import code_of
+from vaex.attention.outputs import code_of, reconstruction_of
 from vaex.errors import VaexError
 from vaex.types import Posterior
 
@@ -178,3 +178,66 @@ def test_foreign_modules_have_the_same_maps_whatever_they_return(name: str) -> N
     if name != "mu":
         pair = latent_attention(Foreign(WRAPS["(mu, logvar)"]).eval(), X, target="kl")
         torch.testing.assert_close(latent_attention(model, X, target="kl"), pair)
+
+
+def test_what_states_its_code_is_taken_out_of_a_tuple() -> None:
+    prior, likelihood = torch.distributions.Normal(torch.zeros(1, D), 1.0), torch.distributions.Normal(X, 1.0)
+    posterior = SimpleNamespace(mean=MU, logvar=LOGVAR)
+    outputs: list[Any] = [
+        (RECON, posterior),
+        (RECON, X, posterior, LOSS),
+        (posterior,),
+        (likelihood, prior, posterior, Z),
+        (Z, (MU, LOGVAR)),
+        (RECON, X, [MU, LOGVAR]),
+        (MU, LOGVAR, [RECON, X]),
+        (RECON, {"z_mean": MU, "z_log_var": LOGVAR}),
+    ]
+    for output in outputs:
+        code = code_of(output)
+        assert code.mean is MU
+        assert code.logvar is LOGVAR
+    assert code_of((RECON, NORMAL)).mean is MU
+    assert code_of((RECON, SimpleNamespace(mean=GRID, logvar=GRID_LOGVAR))).mean is GRID
+
+
+# --- what a decoder may return
+
+
+SHAPE = (2, 1, 4, 4)
+PICTURES = torch.rand(SHAPE)
+
+
+class Odd(nn.Module):
+    def __init__(self, decoded: Any) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+    def decode(self, z: Tensor) -> Any:
+        return self.decoded
+
+
+@pytest.mark.parametrize(
+    "decoded",
+    [
+        PICTURES,
+        PICTURES.flatten(1),
+        (PICTURES,),
+        (torch.rand(2, 3), PICTURES),
+        {"recon": PICTURES},
+        SimpleNamespace(sample=PICTURES),
+        SimpleNamespace(sample=lambda: None, mean=PICTURES),
+        torch.distributions.Normal(PICTURES, 1.0),
+        (torch.distributions.Normal(PICTURES, 1.0), torch.rand(2, 3)),
+    ],
+)
+def test_pictures_are_found_in_what_a_decoder_returns(decoded: Any) -> None:
+    found = reconstruction_of(Odd(decoded), torch.zeros(2, 3), SHAPE)
+    assert found is not None
+    assert torch.equal(found, PICTURES)
+
+
+@pytest.mark.parametrize("decoded", [None, torch.rand(2, 1, 8, 8), torch.rand(2, 3), {"logits": PICTURES}, ()])
+def test_what_is_no_picture_of_the_images_is_not_taken(decoded: Any) -> None:
+    assert reconstruction_of(Odd(decoded), torch.zeros(2, 3), SHAPE) is None
+    assert reconstruction_of(nn.Identity(), torch.zeros(2, 3), SHAPE) is None

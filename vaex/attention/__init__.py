@@ -1,8 +1,44 @@
 """Gradient attention from the latent space: pure functions on tensors, no state, no persistent hooks."""
 
-from vaex.attention.latent import attention_maps, latent_attention
+from vaex.attention.image_methods import IMAGE_METHODS, Gradient, IntegratedGradients, ScoreCAM, SmoothGradient
+from vaex.attention.latent import FUSIONS, latent_attention
+from vaex.attention.maps import attention_maps
 from vaex.attention.methods import METHODS
 from vaex.attention.overlap import overlap_ratio
-from vaex.attention.targets import TARGETS
+from vaex.attention.target import Target
+from vaex.attention.targets import (
+    KL,
+    TARGETS,
+    LogVar,
+    Mahalanobis,
+    Mean,
+    NegELBO,
+    NormalDifference,
+    Sample,
+    Sum,
+    TotalKL,
+)
 
-__all__ = ["METHODS", "TARGETS", "attention_maps", "latent_attention", "overlap_ratio"]
+__all__ = [
+    "FUSIONS",
+    "IMAGE_METHODS",
+    "KL",
+    "METHODS",
+    "TARGETS",
+    "Gradient",
+    "IntegratedGradients",
+    "LogVar",
+    "Mahalanobis",
+    "Mean",
+    "NegELBO",
+    "NormalDifference",
+    "Sample",
+    "ScoreCAM",
+    "SmoothGradient",
+    "Sum",
+    "Target",
+    "TotalKL",
+    "attention_maps",
+    "latent_attention",
+    "overlap_ratio",
+]

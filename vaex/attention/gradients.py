@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from vaex.errors import VaexError
 
@@ -30,49 +31,59 @@ def target_gradients(
     """
     if chunk is not None and chunk < 1:
         raise VaexError(f"chunk must be at least 1 target per backward pass, got {chunk}.")
-    count = targets.shape[1]
-    size = min(count, chunk or targets_per_pass(activation))
     no_path = VaexError(
         "The target has no gradient path to the layer: the layer lies behind the code, or the model detaches "
         "(no_grad, detach, argmax) between them; choose an earlier layer or another target."
     )
     if not (targets.requires_grad and activation.requires_grad):
         raise no_path
-    for start in range(0, count, size):
-        block = targets[:, start : start + size]
-        keep = create_graph or start + size < count
-        if block.shape[1] == 1:
-            gradients = _single(block[:, 0], activation, keep, create_graph)
-            stacked = None if gradients is None else gradients[None]
-        else:
-            stacked = _batched(block, activation, keep, create_graph)
-        if stacked is None:
+    for (block,) in backward_passes(targets, [activation], chunk or targets_per_pass(activation), create_graph):
+        if block is None:
             raise no_path
-        yield stacked
+        yield block
 
 
-def _single(target: Tensor, activation: Tensor, keep: bool, create_graph: bool) -> Tensor | None:
-    return torch.autograd.grad(
-        target.sum(), activation, retain_graph=keep, create_graph=create_graph, allow_unused=True
-    )[0]
+Sources = Sequence[Tensor] | Sequence[GradientEdge]
+Gradients = Sequence[Tensor | None]
 
 
-def _batched(block: Tensor, activation: Tensor, keep: bool, create_graph: bool) -> Tensor | None:
+def backward_passes(
+    targets: Tensor, sources: Sources, chunk: int, create_graph: bool = False, retain: bool = False
+) -> Iterator[Gradients]:
+    """Yield d targets / d source, (t, B, ...), of all sources for ``chunk`` targets at a time; None without a path.
+
+    ``retain`` keeps the graph for passes after the last one, too.
+    """
+    count = targets.shape[1]
+    for start in range(0, count, chunk):
+        block = targets[:, start : start + chunk]
+        keep = retain or create_graph or start + chunk < count
+        if block.shape[1] == 1:
+            yield [None if one is None else one[None] for one in _single(block[:, 0], sources, keep, create_graph)]
+        else:
+            yield _batched(block, sources, keep, create_graph)
+
+
+def _single(target: Tensor, sources: Sources, keep: bool, create_graph: bool) -> Gradients:
+    return torch.autograd.grad(target.sum(), sources, retain_graph=keep, create_graph=create_graph, allow_unused=True)
+
+
+def _batched(block: Tensor, sources: Sources, keep: bool, create_graph: bool) -> Gradients:
     count = block.shape[1]
     basis = torch.eye(count, dtype=block.dtype, device=block.device)[:, None, :].expand(count, *block.shape)
     try:
         return torch.autograd.grad(
             block,
-            activation,
+            sources,
             grad_outputs=basis,
             retain_graph=True,
             create_graph=create_graph,
             allow_unused=True,
             is_grads_batched=True,
-        )[0]
+        )
     except RuntimeError:
         # A backward that cannot be batched (a custom autograd.Function), told in many words: the same values come one
         # target at a time, and so does a failure that has another reason
-        rows = [_single(block[:, t], activation, keep or t < count - 1, create_graph) for t in range(count)]
-        present = [row for row in rows if row is not None]
-        return torch.stack(present) if len(present) == count else None
+        rows = [_single(block[:, t], sources, keep or t < count - 1, create_graph) for t in range(count)]
+        columns = [[one for one in column if one is not None] for column in zip(*rows, strict=True)]
+        return [torch.stack(column) if len(column) == count else None for column in columns]

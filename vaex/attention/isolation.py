@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vaex.errors import VaexError
 
 
 def original(model: nn.Module) -> nn.Module:
@@ -43,3 +46,18 @@ def undisturbed(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
         finally:
             for module, training in flags:
                 module.training = training
+
+
+def refuse_coupling(model: nn.Module) -> None:
+    """Refuse a model in which batch-norm couples the images of a batch.
+
+    Raises:
+        VaexError: naming the layer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            mode = "in training mode" if module.training else "without running statistics"
+            raise VaexError(
+                f"Batch-norm layer '{name}' {mode} couples the images of a batch, so a map would depend on its "
+                "neighbours; call .eval() on a layer that keeps running statistics, or use norm=group."
+            )

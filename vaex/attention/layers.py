@@ -95,12 +95,15 @@ def default_layer(
         VaexError: when no convolution qualifies.
     """
     calls: list[tuple[str, Tensor, Tensor]] = []
+    mixed: list[tuple[Tensor, Tensor]] = []  # what a 1 x 1 convolution returns, and of what it mixes the channels
 
     def hook_for(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             torch.set_grad_enabled(True)  # as in `capture`: the graph begins at the first convolution
             output = output if output.requires_grad else output.detach().requires_grad_()
             calls.append((name, output, output.clone()))
+            if args and set(getattr(module, "kernel_size", ())) == {1}:
+                mixed.append((calls[-1][2], args[0]))
             return calls[-1][2]
 
         return hook
@@ -115,13 +118,19 @@ def default_layer(
     if mean.requires_grad:
         outputs = [output for _, output, _ in calls]
         paths = torch.autograd.grad(mean, outputs, torch.ones_like(mean), allow_unused=True)
-    storage = mean.untyped_storage().data_ptr()
+    codes = {_storage(mean)}
+    for result, source in reversed(mixed):  # channels mixed into the code: its map would be the code itself
+        codes |= {_storage(source)} if _storage(result) in codes else set()
     names = [name for name, _, _ in calls]
-    for (name, output, passed_on), path in zip(reversed(calls), reversed(paths), strict=True):
-        spatial = output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1
-        is_code = passed_on.untyped_storage().data_ptr() == storage
-        if spatial and path is not None and not is_code and names.count(name) == 1:
-            return name
+    for known in (codes, {_storage(mean)}):
+        for (name, output, passed_on), path in zip(reversed(calls), reversed(paths), strict=True):
+            spatial = output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1
+            if spatial and path is not None and _storage(passed_on) not in known and names.count(name) == 1:
+                return name
     raise VaexError(
         f"{type(model).__name__} has no convolution before its code with more than one cell; name a layer (layer=...)."
     )
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,16 +1,35 @@
-"""How activations A and gradients g = dS/dA become a map: weights and combination, side by side.
+"""How activations A and gradients g = dS/dA become a map: weights, combination and rectification, side by side.
 
-Every method takes A (B, K, h, w) and g (t, B, K, h, w) and returns unrectified maps (t, B, h, w).
+| method | weight of A_k | combination | reads |
+|---|---|---|---|
+| grad_cam | mean of g_k | sum_k w_k A_k | layer |
+| hires_cam | g_k, cell by cell | sum_k w_k A_k | layer |
+| layer_cam | ReLU(g_k), cell by cell | sum_k w_k A_k | layer |
+| xgrad_cam | sum g_k A_k / sum A_k | sum_k w_k A_k | layer |
+| grad_cam_plus_plus | sum a ReLU(g_k) | sum_k w_k A_k | layer |
+| score_cam | change of the target when A_k masks the image | sum_k w_k A_k | layer and image |
+| gradient | - | sum_c dS/dx_c | image |
+| smooth_gradient | - | mean over noisy images of sum_c dS/dx_c | image |
+| integrated_gradients | x - x' | sum_c w_c times the mean gradient from x' to x | image |
+
+Rectification (`RECTIFIERS`) follows. A method of the layer is a function of A (B, K, h, w) and g (t, B, K, h, w) that
+returns unrectified maps (t, B, h, w); put a new one into `METHODS`. Those that look at the image again are in
+`vaex.attention.image_methods`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaex.errors import unknown
+from vaex.attention.image_methods import IMAGE_METHODS, ImageMethod
+from vaex.checked import call_checked
+from vaex.errors import VaexError, unknown
+
+LayerMethod = Callable[[Tensor, Tensor], Tensor]
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -51,12 +70,28 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     return torch.einsum("tbk,bkhw->tbhw", weights, activation)
 
 
-METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weight each channel by its positive gradients, each scaled by a = g^2 / (2 g^2 + g^3 sum A).
+
+    The scale is derived for the exponential of a class score, which a latent is not: for a latent the weights are a
+    heuristic, and cells where the denominator vanishes weigh 0. Use it to compare, not to argue.
+
+    Source: Chattopadhay et al., WACV 2018, Eq. 19.
+    """
+    square = gradient.square()
+    denominator = 2 * square + square * gradient * activation.sum((-2, -1), keepdim=True)
+    scale = square / torch.where(denominator == 0, 1.0, denominator)
+    return torch.einsum("tbk,bkhw->tbhw", (scale * gradient.relu()).sum((-2, -1)), activation)
+
+
+METHODS: dict[str, LayerMethod] = {
     "grad_cam": grad_cam,
     "hires_cam": hires_cam,
     "layer_cam": layer_cam,
     "xgrad_cam": xgrad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
 }
+"""Methods of the layer by name."""
 
 RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,  # the paper
@@ -65,10 +100,19 @@ RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def method_named(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the method ``name``; an unknown one is answered with the nearest."""
+def method_named(method: str | Mapping[str, Any] | LayerMethod | ImageMethod) -> LayerMethod | ImageMethod:
+    """Return a method by its name, by a mapping of name and parameters, or as it is."""
+    if isinstance(method, ImageMethod) or callable(method):
+        return method
+    options = dict(method) if isinstance(method, Mapping) else {"name": method}
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in IMAGE_METHODS:
+        found: ImageMethod = call_checked(f"attention method '{name}'", IMAGE_METHODS[name], options)
+        return found
     if not isinstance(name, str) or name not in METHODS:
-        raise unknown("attention method", str(name), METHODS)
+        raise unknown("attention method", str(name), [*METHODS, *IMAGE_METHODS])
+    if options:
+        raise VaexError(f"attention method '{name}' takes no options, got {', '.join(options)}.")
     return METHODS[name]
 
 

@@ -1,54 +1,231 @@
-"""What is differentiated: scalars of the code, one map for each."""
+"""What is differentiated: scalars of the code, one map for each.
+
+| target | T | its map shows where the image ... | for the question |
+|---|---|---|---|
+| mean | D | moves the code of a latent up | what does this latent look at? |
+| sample | D | the same for draws of z, noise included | as the paper's figure 2 |
+| logvar | D | makes the encoder less certain of a latent | where is it unsure? |
+| kl | D | makes a latent depart from the prior | which evidence is stored? (no sign) |
+| sum | 1 | moves the sum of all latents up | the released code's map |
+| total_kl | 1 | makes the code depart from the prior | how unusual is this part? |
+| normal_difference | D | draws the code away from normal ones (Eq. 4) | the paper's anomaly maps |
+| mahalanobis | 1 | takes the code far from the normal codes | why is this image anomalous? |
+| neg_elbo | 1 | makes the image cost more nats | what does the model find unlikely? |
+| a callable | T | raises what you compute from the output | your own |
+
+The sign of a latent is arbitrary, so maps of ``mean``, ``sample``, ``sum`` and ``normal_difference`` depend on it once
+rectified; those of the others do not.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaex.attention.outputs import Code, code_of
+from vaex.attention.normal import normal_codes
+from vaex.attention.target import Seen, Target, seeded_noise
+from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
-from vaex.types import Posterior
-
-Reduce = str | tuple[int, int]
-
-
-def _sampled(code: Code, seed: int = 0) -> Tensor:
-    # one eps for all images: with one each, a map would depend on the image's place in the batch
-    noise = torch.randn(code.mean.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return code.mean + torch.exp(0.5 * code.need_logvar("target 'sample'")) * noise.to(code.mean)
-
-
-def _kl(code: Code) -> Tensor:
-    return Posterior(code.mean, code.need_logvar("target 'kl'")).kl_to_normal()
+from vaex.types import NormalCodes, Posterior
 
 
 @dataclass(frozen=True)
-class LatentTarget:
-    """A value per latent, ``values(code)`` shaped like the mean; ``total`` adds them up to one target (T = 1)."""
+class Mean(Target):
+    """The posterior mean: where the image moves the code of a latent up; the paper's question with mu for z."""
 
-    values: Callable[[Code], Tensor]
-    total: bool = False
+    def values(self, seen: Seen) -> Tensor:
+        """Return (B, D)."""
+        return seen.reduce(seen.code.mean)
 
 
-TARGETS = {
-    # where the image moves the code of this latent: the paper's question with mu for z
-    "mean": LatentTarget(lambda code: code.mean),
-    # the same for one seeded draw z = mu + sigma * eps, as the paper's figure 2 has it; eps is that of the latent
-    "sample": LatentTarget(_sampled),
-    # where the image makes the encoder less certain of this latent
-    "logvar": LatentTarget(lambda code: code.need_logvar("target 'logvar'")),
-    # where the image makes this latent depart from the prior N(0, 1), in nats
-    "kl": LatentTarget(_kl),
-    # the official code's score: sum of all mu
-    "sum": LatentTarget(lambda code: code.mean, total=True),
-    "total_kl": LatentTarget(_kl, total=True),
+@dataclass(frozen=True)
+class Sum(Mean):
+    """The sum of all posterior means: the released code's score."""
+
+    total = True
+
+
+@dataclass(frozen=True)
+class LogVar(Target):
+    """The log-variance: where the image makes the encoder less certain of a latent."""
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (B, D)."""
+        return seen.reduce(seen.code.need_logvar("target 'logvar'"))
+
+
+@dataclass(frozen=True)
+class KL(Target):
+    """KL to the prior N(0, 1) in nats: where the image makes a latent depart from it, whichever its sign."""
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (B, D)."""
+        return seen.reduce(Posterior(seen.code.mean, seen.code.need_logvar("target 'kl'")).kl_to_normal())
+
+
+@dataclass(frozen=True)
+class TotalKL(KL):
+    """KL of the whole code to the prior in nats: where the image makes it unusual."""
+
+    total = True
+
+
+@dataclass(frozen=True)
+class Sample(Target):
+    """``n`` seeded draws z = mu + sigma eps, whose rectified maps are averaged: the paper's figure 2.
+
+    Raises:
+        VaexError: for ``n`` below 1.
+    """
+
+    n: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise VaexError(f"target 'sample' needs n of at least 1 draw, got {self.n}.")
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        """Number of draws."""
+        return self.n
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (n B, D)."""
+        mean, spread = seen.code.mean, torch.exp(0.5 * seen.code.need_logvar("target 'sample'"))
+        return torch.cat([seen.reduce(mean + spread * noise) for noise in seeded_noise(self.n, mean, self.seed)])
+
+
+@dataclass(frozen=True)
+class NormalDifference(Target):
+    """u ~ N(mu_normal - mu, s_normal^2 + s^2), drawn ``n`` times: the paper's anomaly attention.
+
+    ``codes`` are those of normal images (default: what calibration left in the model). mu_normal drops out of the
+    gradient, so without noise the map is that of ``mean`` with the other sign; the noise adds the map of sigma.
+    s_normal^2 is the variance of the aggregate posterior: that of the means plus the mean of the variances.
+
+    Source: Liu et al., CVPR 2020, Eq. 4.
+
+    Raises:
+        VaexError: for ``n`` below 1; a model without calibration or a latent grid.
+    """
+
+    calibrated = True
+    codes: NormalCodes | None = None
+    n: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise VaexError(f"target 'normal_difference' needs n of at least 1 draw, got {self.n}.")
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        """Number of draws."""
+        return self.n
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (n B, D)."""
+        codes = _codes(self.codes, seen)
+        mean, logvar = seen.code.mean, seen.code.need_logvar("target 'normal_difference'")
+        if mean.dim() != 2:
+            raise VaexError("target 'normal_difference' needs codes (B, D), not a latent grid; use 'mahalanobis'.")
+        centre, own = codes.mean.to(mean), (codes.covariance.diagonal() + codes.variance).to(mean)
+        spread = torch.sqrt(own + torch.exp(logvar))
+        return torch.cat([centre - mean + spread * noise for noise in seeded_noise(self.n, mean, self.seed)])
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Target):
+    """Squared Mahalanobis distance of the code to the normal codes: where the image takes it far from them.
+
+    ``ridge``, as a share of the mean variance, is added to the diagonal of the covariance, which collapsed latents
+    would leave singular.
+
+    Source: Mahalanobis, 1936; for features of images Rippel et al., ICPR 2020.
+
+    Raises:
+        VaexError: for a model without calibration.
+    """
+
+    single = True
+    calibrated = True
+    codes: NormalCodes | None = None
+    ridge: float = 1e-3
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (B, 1)."""
+        codes, mean = _codes(self.codes, seen), seen.reduce(seen.code.mean)
+        covariance = codes.covariance.to(mean)
+        ridge = self.ridge * covariance.diagonal().mean().clamp(min=1e-12)
+        away = mean - codes.mean.to(mean)
+        solved = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance)).to(mean), away.T).T
+        squared: Tensor = (away * solved).sum(1, keepdim=True)
+        return squared
+
+
+@dataclass(frozen=True)
+class NegELBO(Target):
+    """-log p(x|z = mu) + KL in nats: where the image makes itself unlikely through its code.
+
+    The pixels it is compared with are constants, so the map tells what the code does, not what the error is.
+
+    Source: Kingma & Welling, ICLR 2014, Eq. 10.
+
+    Raises:
+        VaexError: for a model whose ``decode`` does not state a likelihood.
+    """
+
+    single = True
+
+    def values(self, seen: Seen) -> Tensor:
+        """Return (B, 1)."""
+        likelihood: Any = seen.model.decode(seen.code.mean) if hasattr(seen.model, "decode") else None
+        if not hasattr(likelihood, "log_prob") or seen.images is None:
+            raise VaexError(
+                "target 'neg_elbo' needs a VAE whose decode(z) returns a likelihood with log_prob(images), as vaex's "
+                "do; write a callable target for another model."
+            )
+        kl = Posterior(seen.code.mean, seen.code.need_logvar("target 'neg_elbo'")).kl_to_normal()
+        total: Tensor = kl.flatten(1).sum(1) - likelihood.log_prob(seen.images)
+        return total[:, None]
+
+
+TARGETS: dict[str, type[Target]] = {
+    "mean": Mean,
+    "sample": Sample,
+    "logvar": LogVar,
+    "kl": KL,
+    "sum": Sum,
+    "total_kl": TotalKL,
+    "normal_difference": NormalDifference,
+    "mahalanobis": Mahalanobis,
+    "neg_elbo": NegELBO,
 }
-"""Targets by name; the sign of a latent is arbitrary, so ``mean`` and ``sum`` depend on it and ``kl`` does not."""
+"""Targets by name."""
+
+TargetLike = str | Mapping[str, Any] | Target | Callable[[Any], Tensor]
+
+
+def _codes(codes: NormalCodes | None, seen: Seen) -> NormalCodes:
+    return normal_codes(getattr(seen.model, "calibration", None) or {}) if codes is None else codes
+
+
+def target_named(target: TargetLike) -> Target | Callable[[Any], Tensor]:
+    """Return a target by its name, by a mapping of name and parameters, or as it is."""
+    if isinstance(target, Target) or callable(target):
+        return target
+    options = dict(target) if isinstance(target, Mapping) else {"name": target}
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in TARGETS:
+        raise unknown("attention target", str(name), TARGETS)
+    found: Target = call_checked(f"attention target '{name}'", TARGETS[name], options)
+    return found
 
 
 def whole_numbers(option: str, values: Any) -> list[int]:
@@ -61,59 +238,3 @@ def whole_numbers(option: str, values: Any) -> list[int]:
         return [operator.index(value) for value in values]
     except TypeError:
         raise VaexError(f"{option} must be a list of whole numbers such as [0, 3], got {values!r}.") from None
-
-
-def _over_cells(values: Tensor, reduce: Reduce) -> Tensor:
-    if values.dim() == 2:
-        return values
-    if values.dim() != 4:
-        raise VaexError(f"A code must be (B, D) or a latent grid (B, D, h, w), got {tuple(values.shape)}.")
-    if reduce == "sum":
-        return values.sum((-2, -1))
-    if reduce == "max":
-        return values.amax((-2, -1))
-    if isinstance(reduce, str):
-        raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
-    cell = whole_numbers("reduce by a cell (i, j)", reduce)
-    if len(cell) != 2 or any(not 0 <= i < cells for i, cells in zip(cell, values.shape[-2:], strict=True)):
-        raise VaexError(f"Cell {tuple(cell)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
-    row, column = cell
-    return values[..., row, column]
-
-
-def _of_callable(values: Any) -> Tensor:
-    if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] == 0:
-        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise VaexError(f"A target must return a tensor (B, T) with T of at least 1, got {shape}.")
-    return values
-
-
-def target_values(
-    output: Any,
-    target: str | Callable[[Any], Tensor] = "mean",
-    latents: Sequence[int] | None = None,
-    reduce: Reduce = "sum",
-) -> Tensor:
-    """Return the scalars to differentiate, (B, T): T latents, or 1 for a total; a callable gets the raw output.
-
-    ``latents`` are kept in their order, repetitions included; a total adds up these alone.
-
-    Raises:
-        VaexError: for an unknown name, latents that are no list, out of range or beside a callable, or a callable that
-            returns another shape.
-    """
-    if callable(target):
-        if latents is not None:
-            raise VaexError("latents chooses among named targets; a callable target returns the columns that it wants.")
-        return _of_callable(target(output))
-    if not isinstance(target, str) or target not in TARGETS:
-        raise unknown("attention target", str(target), TARGETS)
-    chosen = TARGETS[target]
-    values = _over_cells(chosen.values(code_of(output)), reduce)
-    if latents is not None:
-        numbers, last = whole_numbers("latents", latents), values.shape[1] - 1
-        wrong = [latent for latent in numbers if not 0 <= latent <= last]
-        if wrong or not numbers:
-            raise VaexError(f"Latents {wrong or numbers} are out of range: the model has latents 0 to {last}.")
-        values = values[:, numbers]
-    return values.sum(1, keepdim=True) if chosen.total else values

@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vaex.build import call_checked, named
+from vaex.build import named
+from vaex.checked import call_checked
 from vaex.errors import VaexError
 
 

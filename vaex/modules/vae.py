@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.optimisation import build_optimiser, build_schedule
@@ -63,7 +65,7 @@ class VAEModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(step_seed(self.hparams["seed"], "init"))
             self.vae = build_model(self.hparams["network"], self.hparams["prior"])
-        self.objective = build_objective(self.hparams["objective"])
+        self.objective = build_objective(self.hparams["objective"], self.vae)
         if compile:
             self.vae.compile()
 
@@ -77,8 +79,20 @@ class VAEModule(pl.LightningModule):
         torch.manual_seed(step_seed(self.hparams["seed"], stage, epoch, batch_idx, self.global_rank))
 
     def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
-        output = self.vae(batch["image"], keep=self.objective.keep, sample=True)
-        return self.objective(batch["image"], output, step)
+        images, keep = batch["image"], self.objective.keep
+        if not keep:
+            return self.objective(images, self.vae(images, sample=True), step)
+        training = torch.is_grad_enabled()
+        with ExitStack() as stack:  # a term of activations differentiates twice, in evaluation once
+            stack.enter_context(eager())
+            if not training:
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.enable_grad())
+                images = images.clone()  # inference tensors take part in no graph
+            terms = self.objective(images, self.vae(images, keep=keep, sample=True), step)
+        if training:
+            return terms
+        return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()})
 
     def _log(self, stage: str, terms: Terms, count: int) -> None:
         values = {f"{stage}/loss": terms.total, **{f"{stage}/{name}": value for name, value in terms.parts.items()}}

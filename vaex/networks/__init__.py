@@ -2,6 +2,7 @@
 
 from vaex.networks.decoders import Decoder, conv_decoder, factor_vae_decoder, mnist_decoder
 from vaex.networks.encoders import Encoder, conv_encoder, factor_vae_encoder, mnist_encoder
+from vaex.networks.resnet import resnet18_decoder, resnet18_encoder
 from vaex.networks.vae import VAE
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "factor_vae_encoder",
     "mnist_decoder",
     "mnist_encoder",
+    "resnet18_decoder",
+    "resnet18_encoder",
 ]

@@ -1,0 +1,251 @@
+"""Exact channel weights without a backward pass per target to the layer: the shift of a channel, pushed forward.
+
+Grad-CAM needs the spatial mean of d target / d A_k alone. Times the number of cells P, that is the derivative by a
+shift of channel k, the same at every cell. Behind an activation (and batch-norm in evaluation mode) the shift is still
+one tensor (B, K, h, w), and one product with the weights of the linear layer or convolution that follows turns it into
+V, what the shift does to that layer's output. Then alpha_k = <d target / d output, V_k> / P: each target goes backward
+to that output only, not through the large layer. Through a second linear layer behind an activation V is pushed on in
+the same way. Behind global average pooling, and where no activation comes between, V is the same for every image.
+
+What follows the layer is read from the autograd graph of the targets, so any module takes part, however it is written;
+where the graph has another shape, or where it would not pay, the answer is None and the caller differentiates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.nn import functional as F
+
+from vaex.attention.gradients import backward_passes
+
+ELEMENTWISE = {
+    f"{name}Backward0"
+    for name in (
+        *("Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Tanh", "Sigmoid"),
+        *("Hardtanh", "Hardswish", "Hardsigmoid", "NativeBatchNorm"),
+    )
+}
+"""Nodes whose derivative is one number per element; batch-norm counts in evaluation mode only."""
+
+VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
+CHUNK_BYTES = 4 * 2**20
+"""Bytes of V held at a time; more no longer fits the cache of a core."""
+
+Users = dict[Any, list[tuple[Any, int]]]
+
+
+class _Shift(NamedTuple):
+    """The node whose input is reached, which of its inputs, and the diagonal derivative on the way (None is 1)."""
+
+    node: Any
+    position: int
+    slope: Tensor | None
+    viewed: list[tuple[int, ...]]
+
+
+def _users(root: Any) -> Users:
+    """Return who uses each node of the graph below ``root``, as (node, number of the input)."""
+    users: Users = {}
+    waiting, seen = [root], {root}
+    while waiting:
+        node = waiting.pop()
+        for position, (below, _) in enumerate(node.next_functions):
+            if below is None:
+                continue
+            users.setdefault(below, []).append((node, position))
+            if below not in seen:
+                seen.add(below)
+                waiting.append(below)
+    return users
+
+
+def _forward(users: Users, node: Any, shape: tuple[int, ...], like: Tensor) -> _Shift | None:
+    """Follow the only user of ``node`` through copies, views and elementwise derivatives; None where paths part."""
+    slope: Tensor | None = None
+    viewed: list[tuple[int, ...]] = []
+    while len(users.get(node, ())) == 1:
+        node, position = users[node][0]
+        name = node.name()
+        if name == "CloneBackward0":
+            continue
+        if name in VIEWS:
+            viewed.append(tuple(int(side) for side in node._saved_self_sym_sizes))
+            continue
+        if name not in ELEMENTWISE or position != 0 or viewed or getattr(node, "_saved_training", False):
+            return _Shift(node, position, slope, viewed)
+        came = node(like.new_ones(shape) if slope is None else slope)
+        slope = came[0] if isinstance(came, tuple) else came
+    return None
+
+
+def _matrix(shift: _Shift | None) -> Tensor | None:
+    """Return the matrix (inputs, outputs) of the linear layer that ``shift`` has reached, or None."""
+    if shift is None:
+        return None
+    expected = {"AddmmBackward0": 1, "MmBackward0": 0}.get(shift.node.name())
+    plain = float(getattr(shift.node, "_saved_alpha", 1)) == 1
+    if expected != shift.position or not plain:
+        return None
+    matrix: Tensor | None = shift.node._saved_mat2
+    return matrix
+
+
+def _gradients(targets: Tensor, nodes: Sequence[Any], elements: int) -> list[Tensor] | None:
+    """Return d targets / d output of each node, (T, B, ...); one target's gradients have ``elements`` numbers."""
+    chunk = max(1, CHUNK_BYTES // max(1, elements * targets.element_size()))
+    edges = [GradientEdge(node, 0) for node in nodes]
+    with torch.enable_grad():  # the targets are taken apart within their graph
+        passes = list(backward_passes(targets, edges, chunk, retain=True))
+    found = [[one for one in column if one is not None] for column in zip(*passes, strict=True)]
+    return [torch.cat(column) for column in found] if all(len(column) == len(passes) for column in found) else None
+
+
+def channel_weights(targets: Tensor, activation: Tensor) -> Tensor | None:
+    """Return the spatial mean of d targets / d activation, (T, B, K), where a fold is exact and pays; else None.
+
+    ``activation`` (B, K, h, w) is the leaf that the graph of ``targets`` (B, T) begins with.
+    """
+    if targets.grad_fn is None or not activation.is_leaf:
+        return None
+    users = _users(targets.grad_fn)
+    leaf = next((node for node in users if getattr(node, "variable", None) is activation), None)
+    if leaf is None:
+        return None
+    with torch.no_grad():
+        while [node.name() for node, _ in users[leaf]] == ["CloneBackward0"]:
+            leaf = users[leaf][0][0]
+        if all(node.name() == "ConvolutionBackward0" for node, _ in users[leaf]):
+            return _through_plain_convolutions(targets, users[leaf], activation)
+        shift = _forward(users, leaf, tuple(activation.shape), activation)
+        if shift is None:
+            return None
+        if (matrix := _matrix(shift)) is not None:
+            return _through_linear(targets, users, shift, matrix, activation)
+        if shift.viewed:
+            return None
+        if shift.node.name() == "MeanBackward1":
+            return _through_mean(targets, shift, activation)
+        if shift.node.name() == "ConvolutionBackward0":
+            return _through_convolution(targets, shift, activation)
+    return None
+
+
+def _through_mean(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
+    """Global average pooling: the slope's mean times the gradient behind it."""
+    dims = {int(dim) % 2**64 for dim in shift.node._saved_dim}  # negative ones are stored as unsigned numbers
+    if dims not in ({2, 3}, {2**64 - 2, 2**64 - 1}):
+        return None
+    gradients = _gradients(targets, [shift.node], activation.shape[0] * activation.shape[1])
+    if gradients is None:
+        return None
+    weights = gradients[0].flatten(2) / math.prod(activation.shape[2:])  # (T, B, K)
+    return weights if shift.slope is None else weights * shift.slope.mean((-2, -1))
+
+
+def _through_linear(targets: Tensor, users: Users, shift: _Shift, matrix: Tensor, activation: Tensor) -> Tensor | None:
+    """Flatten and a linear layer, and where they follow one after the other an activation and a second one."""
+    batch, channels, *cells = activation.shape
+    positions = math.prod(cells)
+    if shift.viewed[:1] != [tuple(activation.shape)] or matrix.shape[0] != channels * positions:
+        return None
+    second = _forward(users, shift.node, (batch, matrix.shape[1]), activation)
+    onward = _matrix(second) if second is not None and not second.viewed else None
+    last, width = (shift.node, matrix.shape[1]) if second is None or onward is None else (second.node, onward.shape[1])
+    gradients = _gradients(targets, [last], batch * width)
+    if gradients is None:
+        return None
+    by_channel = matrix.view(channels, positions, -1) if matrix.is_contiguous() else matrix.unflatten(0, (channels, -1))
+    slope = None if shift.slope is None else shift.slope.flatten(2).transpose(0, 1)  # (K, B, P)
+    parts = []
+    step = max(1, CHUNK_BYTES // (batch * matrix.shape[1] * matrix.element_size()))
+    for start in range(0, channels, step):
+        block = by_channel[start : start + step]  # (k, P, H)
+        if slope is None:
+            shifted = block.sum(1, keepdim=True).expand(-1, batch, -1)
+        else:
+            shifted = torch.bmm(slope[start : start + step], block)  # (k, B, H)
+        if second is not None and onward is not None:
+            if second.slope is not None:
+                shifted = shifted * second.slope if slope is None else shifted.mul_(second.slope)
+            shifted = shifted @ onward  # (k, B, D)
+        parts.append(torch.bmm(gradients[0].transpose(0, 1), shifted.permute(1, 2, 0)))  # (B, T, k)
+    return torch.cat(parts, 2).transpose(0, 1) / positions
+
+
+class _Geometry(NamedTuple):
+    """A two-dimensional convolution without groups."""
+
+    weight: Tensor  # (C, K, rows, columns)
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    outputs: list[int]  # cells a side
+
+    @classmethod
+    def of(cls, node: Any, position: int, cells: list[int]) -> _Geometry | None:
+        weight: Tensor = node._saved_weight
+        if node._saved_transposed or node._saved_groups != 1 or position != 0 or weight.dim() != 4:
+            return None
+        stride, padding, dilation = (
+            [int(side) for side in getattr(node, f"_saved_{name}")] for name in ("stride", "padding", "dilation")
+        )
+        sides = zip(cells, weight.shape[2:], stride, padding, dilation, strict=True)
+        outputs = [(n + 2 * pad - reach * (tap - 1) - 1) // step + 1 for n, tap, step, pad, reach in sides]
+        return cls(weight, stride, padding, dilation, outputs)
+
+
+def _through_plain_convolutions(targets: Tensor, users: list[tuple[Any, int]], activation: Tensor) -> Tensor | None:
+    """Convolutions right behind the layer: a tap sees the gradient at the outputs where it is inside the layer."""
+    batch, cells = activation.shape[0], list(activation.shape[2:])
+    shapes = [shape for node, position in users if (shape := _Geometry.of(node, position, cells)) is not None]
+    if len(shapes) < len(users):
+        return None
+    elements = sum(batch * shape.weight.shape[0] * math.prod(shape.outputs) for shape in shapes)
+    gradients = _gradients(targets, [node for node, _ in users], elements)
+    if gradients is None:
+        return None
+    total: Tensor | float = 0.0
+    for shape, gradient in zip(shapes, gradients, strict=True):
+        inside = []
+        for axis, size in enumerate(cells):
+            outputs = torch.arange(shape.outputs[axis], device=activation.device) * shape.stride[axis]
+            taps = torch.arange(shape.weight.shape[2 + axis], device=activation.device) * shape.dilation[axis]
+            read = taps[:, None] + outputs - shape.padding[axis]
+            inside.append(((read >= 0) & (read < size)).to(activation))  # (taps, outputs)
+        felt = inside[0] @ gradient @ inside[1].T  # (T, B, C, rows, columns)
+        total = total + felt.flatten(2) @ shape.weight.transpose(0, 1).flatten(1).T
+    return torch.as_tensor(total / math.prod(cells))
+
+
+def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
+    """A convolution behind an activation: each channel of the slope convolved alone, as a grouped convolution."""
+    batch, channels, *cells = activation.shape
+    shape = _Geometry.of(shift.node, shift.position, cells)
+    if shape is None or shift.slope is None:
+        return None
+    outputs, taps, count = shape.weight.shape[0], math.prod(shape.weight.shape[2:]), targets.shape[1]
+    if taps * count < 2 * (taps + count):  # what a backward costs against the fold, which runs at half the speed
+        return None
+    positions = math.prod(shape.outputs)
+    per_image = channels * outputs * positions * activation.element_size()
+    if per_image > 8 * CHUNK_BYTES:  # V of a single image would outgrow the gradients that it replaces
+        return None
+    gradients = _gradients(targets, [shift.node], batch * outputs * positions)
+    if gradients is None:
+        return None
+    alone = shape.weight.transpose(0, 1).reshape(channels * outputs, 1, *shape.weight.shape[2:])
+    step = max(1, CHUNK_BYTES // per_image)
+    parts = []
+    for start in range(0, batch, step):
+        block = shift.slope[start : start + step]
+        shifted = F.conv2d(block, alone, None, shape.stride, shape.padding, shape.dilation, channels)
+        shifted = shifted.unflatten(1, (channels, outputs)).flatten(2)  # (b, K, C h' w')
+        some = gradients[0][:, start : start + step].flatten(2).transpose(0, 1)  # (b, T, C h' w')
+        parts.append(some @ shifted.transpose(1, 2))  # (b, T, K)
+    return torch.cat(parts).transpose(0, 1) / math.prod(cells)

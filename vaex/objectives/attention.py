@@ -1,0 +1,186 @@
+"""The attention-disentanglement term: any objective plus a penalty on latents that look at the same place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaex.attention import attention_maps, latent_attention
+from vaex.attention.isolation import refuse_coupling, undisturbed
+from vaex.attention.layers import default_layer
+from vaex.attention.maps import resize_maps
+from vaex.attention.values import target_values
+from vaex.checked import call_checked
+from vaex.errors import VaexError, unknown
+from vaex.metrics.overlap import positive_part, safe_ratio
+from vaex.networks.vae import VAE
+from vaex.objectives.terms import AFTER_TRAINING, Objective, Terms
+from vaex.objectives.warmup import Warmup
+from vaex.types import Posterior, VAEOutput
+
+PAIRS = ("all", "random", "neighbours", "most_active")
+"""Which latents are compared: every pair, one pair drawn per step, (0, 1) (1, 2) ..., or the two of largest KL."""
+
+SIZES = ("layer", "input")
+
+PER_LATENT = ("mean", "sample", "logvar", "kl")
+"""Targets with one map per latent that need nothing but the posterior; a total has nothing to compare."""
+
+LOOPED_BYTES = 1 << 20
+"""Activations above this size take one backward pass per latent: with a graph to keep, batches cost a quarter more."""
+
+
+@dataclass(frozen=True)
+class AttentionTerm:
+    """How latents are compared: ``weight`` (lambda, in nats) times the overlap of their maps in [0, 1].
+
+    ``pairs`` is one of `PAIRS`; ``pooled`` adds up a pair's maps over the batch before the ratio is taken, so that
+    images with strong maps count more. ``layer`` is where maps are read (None: `default_layer`), ``size`` one of
+    `SIZES`, ``target`` one of `PER_LATENT`, ``warmup`` the options of `Warmup`.
+
+    Raises:
+        VaexError: for an unknown name or a value out of range.
+    """
+
+    weight: float = 0.0
+    pairs: str = "all"
+    pooled: bool = False
+    layer: str | None = None
+    size: str = "layer"
+    target: str = "mean"
+    warmup: Mapping[str, Any] | None = None
+    factor: Warmup = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise VaexError(f"objective.attention.weight must be 0 (off) or more, got {self.weight}.")
+        if self.pairs not in PAIRS:
+            raise unknown("attention pair rule", self.pairs, PAIRS)
+        if self.size not in SIZES:
+            raise unknown("attention map size", self.size, SIZES)
+        if self.layer is not None and not isinstance(self.layer, str):
+            raise VaexError(f"objective.attention.layer must be the name of a layer or null, got {self.layer!r}.")
+        if self.target not in PER_LATENT:
+            raise unknown("target of objective.attention", self.target, PER_LATENT)
+        try:
+            factor = call_checked("objective.attention.warmup", Warmup, self.warmup or {})
+        except VaexError as error:
+            raise VaexError(str(error).replace("objective.warmup", "objective.attention.warmup")) from error
+        object.__setattr__(self, "factor", factor)
+
+
+def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = False) -> Tensor:
+    """Return the overlap of maps i and i + d for every d of ``distances``, averaged: () in [0, 1].
+
+    ``maps`` is (B, T, h, w). The ratio is taken per image and pair, or with ``pooled`` per pair over the whole batch;
+    two empty maps give 0 and no gradient. Differentiable twice; holds O(B T h w) values for the backward pass.
+
+    Source: Liu et al., CVPR 2020, Eq. 5.
+    Differs: the paper has one pair; two empty maps are undefined there (0 / 0).
+    """
+    flat = positive_part(maps).flatten(2)  # (B, T, hw)
+    mass = flat.sum(2)  # (B, T)
+    shared, whole = [], []
+    for d in distances:  # slices, not gathered pairs: these would be copies, T^2 of them
+        shared.append(torch.minimum(flat[:, :-d], flat[:, d:]).sum(2))  # (B, T - d)
+        whole.append(mass[:, :-d] + mass[:, d:])
+    part, total = 2 * torch.cat(shared, 1), torch.cat(whole, 1)  # (B, P)
+    if pooled:
+        part, total = part.sum(0), total.sum(0)  # (P,)
+    return safe_ratio(part, total).mean()
+
+
+def random_pair(count: int, step: int) -> list[int]:
+    """Return two different latents of ``count``, drawn for the optimiser step ``step`` and the same whenever asked."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(step))[:2].tolist()
+
+
+def most_active_pair(posterior: Posterior) -> list[int]:
+    """Return the two latents of the largest KL to N(0, 1), averaged over the batch and summed over a grid's cells."""
+    kl = posterior.kl_to_normal().detach().mean(0)  # (D,) or (D, h, w)
+    return kl.reshape(len(kl), -1).sum(1).topk(2).indices.tolist()
+
+
+def readable_layer(model: VAE, term: AttentionTerm) -> str:
+    """Return the layer that ``term`` names, or the default one, once a map of one blank image could be read from it.
+
+    Raises:
+        VaexError: for fewer than two latents, a layer that gives no map, or batch-norm in an encoder that trains.
+    """
+    if model.latents < 2:
+        raise VaexError(
+            f"objective.attention compares latents: network.latents must be 2 or more, got {model.latents}."
+        )
+    refuse_coupling(model.encoder)  # behind the code it touches no map
+    if model.shape is None:
+        if term.layer is None:
+            raise VaexError(
+                "A VAE without a shape cannot be probed for a layer; name one in objective.attention.layer."
+            )
+        return term.layer
+    blank = torch.zeros(1, *model.shape, device=next(model.parameters()).device)
+    with undisturbed(model, blank) as probe:
+        layer = term.layer or default_layer(model, model.encode, lambda posterior: posterior.mean, probe)
+    latent_attention(model, blank, layer, latents=[0, 1], target=term.target, size="layer")
+    return layer
+
+
+class AttentionDisentanglement:
+    """``inner`` plus weight times the overlap of the attention maps of pairs of latents.
+
+    Its parts are those of ``inner``, ``attention_overlap`` (unweighted, in [0, 1]) and ``attention_weight``. The VAE's
+    output must carry its graph (gradients on, outside inference mode), and an encoder in training mode no batch-norm.
+    Random pairs depend on the step alone, so a resumed run repeats them; after training (`AFTER_TRAINING`) all pairs
+    stand for their average. The maps run in the precision of the forward pass, their sums in fp32 at least.
+
+    Source: Liu et al., "Towards Visually Explaining Variational Autoencoders", CVPR 2020, Eq. 5-6.
+    Differs: the paper leaves the choice of the pair open; its reproductions hold the channel weights constant, which
+    drops the second-order gradient that is kept here.
+    """
+
+    def __init__(self, inner: Objective, term: AttentionTerm, layer: str) -> None:
+        self.inner = inner
+        self.term = term
+        self.layer = layer
+        self.keep: tuple[str, ...] = tuple(dict.fromkeys((*inner.keep, layer)))
+
+    def _latents(self, output: VAEOutput, step: int) -> list[int] | None:
+        if self.term.pairs == "random" and step != AFTER_TRAINING:
+            return random_pair(output.posterior.mean.shape[1], step)
+        return most_active_pair(output.posterior) if self.term.pairs == "most_active" else None
+
+    def overlap(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
+        """Return the overlap of the pairs of optimiser step ``step``, () in [0, 1], with its graph.
+
+        Raises:
+            VaexError: when the output carries no graph.
+        """
+        activation = output.activations[self.layer]
+        if not activation.requires_grad:
+            raise VaexError(
+                "The attention term differentiates the forward pass, which ran without gradients: run the VAE under "
+                "torch.enable_grad() and outside inference mode, as VAEModule does."
+            )
+        latents = self._latents(output, step)
+        targets = target_values(output.posterior, self.term.target, latents)  # (B, T), only what is compared
+        chunk = 1 if activation.numel() * activation.element_size() > LOOPED_BYTES else None
+        maps = attention_maps(activation, targets, chunk=chunk, create_graph=True)
+        maps = resize_maps(maps, self.term.size, (images.shape[-2], images.shape[-1]))
+        every = latents is None and self.term.pairs != "neighbours"
+        return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled)
+
+    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
+        """Return the terms at optimiser step ``step``."""
+        terms = self.inner(images, output, step)
+        overlap = self.overlap(images, output, step)
+        weight = self.term.weight * self.term.factor(step)
+        parts = {
+            "attention_overlap": overlap,
+            "attention_weight": torch.as_tensor(weight, dtype=overlap.dtype, device=overlap.device),
+        }
+        return Terms(terms.total + weight * overlap, {**terms.parts, **parts})
