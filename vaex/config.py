@@ -159,7 +159,7 @@ def _all_keys(command: str, arguments: Sequence[str]) -> list[str]:
 
     chosen = [a for a in arguments if (conf_dir() / a.partition("=")[0]).is_dir() and "=" in a]
     stand_in = [] if command == "train" else [f"{group}={choice}" for group, choice in STAND_INS.items()]
-    for overrides in ([*stand_in, *chosen], stand_in, stand_in[:3]):
+    for overrides in ([*stand_in, *chosen], stand_in, stand_in[:3], stand_in[:2]):
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):

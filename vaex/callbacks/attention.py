@@ -1,4 +1,4 @@
-"""The attention callback: maps at every validation step, their measures, and one picture per epoch.
+"""The attention callback: maps at every validation step, their measures, and a picture every few epochs.
 
 | log key | when | meaning |
 |---|---|---|
@@ -28,22 +28,21 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from vaex.attention import METHODS, TARGETS
 from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
-from vaex.attention.methods import RECTIFIERS
-from vaex.attention.targets import whole_numbers
+from vaex.attention.methods import method_named, rectifier_named
+from vaex.attention.targets import target_named, whole_numbers
 from vaex.callbacks.batches import entry, images_of
 from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
-from vaex.explanation import explain
+from vaex.explanation import calibration_of, explain, scores_of
 from vaex.metrics.detection import DetectionMetrics
 from vaex.metrics.maps import MapMetrics
-from vaex.scores.image import SCORES, Evidence, score_images
+from vaex.scores.image import CALIBRATED, SCORES
 from vaex.types import Explanation
 
-OPTIONS = ("latents", "method", "target", "rectify", "reduce", "chunk")
+OPTIONS = ("latents", "method", "target", "rectify", "reduce", "fuse", "chunk")
 """Options of `latent_attention` that the callback passes on; maps are measured and drawn at the size of the image."""
 
 
@@ -52,11 +51,13 @@ class Attention(pl.Callback):
 
     ``model`` is the attribute path from the LightningModule to the VAE or encoder ("" for the module itself), ``layer``
     and ``options`` (`OPTIONS`) go to `vaex.explain`. A validation step explains the first ``images_per_batch`` images
-    of the batch, a test step all of them. The first ``figure_images`` images of the first batch are drawn once per
-    epoch with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
+    of the batch, a test step all of them. The first ``figure_images`` images of the first batch are drawn in some
+    epochs with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
     Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
-    ``scores`` are measured against the labels (1 for anomalous) of the test set; () for labels that mean something
-    else. Training is not touched: weights, batch-norm statistics and random numbers are those of a run without.
+    ``scores`` are measured against the labels (1 for anomalous) of the test set, those that the model allows; () for
+    labels that mean something else. Where ``score`` needs calibration, which follows training, the score maps during
+    ``fit`` are those of the attention. Training is not touched: weights, batch-norm statistics and random numbers are
+    those of a run without.
 
     Raises:
         VaexError: for an unknown option, score, method or target; when ``model`` or ``layer`` names nothing, or the
@@ -66,14 +67,14 @@ class Attention(pl.Callback):
     def __init__(
         self,
         model: str = "",
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         *,
         score: str = "attention",
         scores: Sequence[str] = ("reconstruction", "kl", "attention"),
         images_per_batch: int = 16,
         figure_images: int = 6,
         figure_latents: int = 6,
-        every_n_epochs: int = 1,
+        every_n_epochs: int = 5,
         folder: str | None = None,
         **options: Any,
     ) -> None:
@@ -104,10 +105,9 @@ class Attention(pl.Callback):
                 raise unknown("score", name, SCORES)
         if self.options.get("latents") is not None:
             whole_numbers("latents", self.options["latents"])
-        for option, valid in (("method", METHODS), ("target", TARGETS), ("rectify", RECTIFIERS)):
-            value = self.options.get(option)
-            if isinstance(value, str) and value not in valid:
-                raise unknown(f"attention {option}", value, valid)
+        for option, check in (("method", method_named), ("target", target_named), ("rectify", rectifier_named)):
+            if option in self.options:
+                check(self.options[option])
 
     # --- what is explained
 
@@ -125,13 +125,19 @@ class Attention(pl.Callback):
 
     def explain(self, pl_module: pl.LightningModule, images: Tensor) -> Explanation:
         """Return the explanation of ``images`` with this callback's model, layer and options."""
-        return explain(self._vae(pl_module), images, self.layer, score=self.score, **self.options)
+        vae, score = self._vae(pl_module), self.score
+        options = self.options
+        if pl_module.trainer.state.fn == "fit" and not calibration_of(vae):  # that follows training
+            score = "attention" if score in CALIBRATED else score
+            if getattr(target_named(options.get("target", "mean")), "calibrated", False):
+                options = {**options, "target": "mean"}
+        return explain(vae, images, self.layer, score=score, **options)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
         vae = original(self._vae(pl_module))
-        if self.layer is not None:
-            resolve_layer(vae, self.layer)
+        for name in [self.layer] if isinstance(self.layer, str) else self.layer or ():
+            resolve_layer(vae, name)
 
     # --- validation
 
@@ -171,10 +177,11 @@ class Attention(pl.Callback):
         self._take(pl_module, batch, self.images_per_batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the measures; draw the picture every ``every_n_epochs`` epochs."""
+        """Log the measures; draw the picture every ``every_n_epochs`` epochs and after the last one."""
         started = time.perf_counter()
         self._log(pl_module, "attention/val", self._maps.compute())
-        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs and not last
         if not skipped and not trainer.sanity_checking:
             self._draw(trainer, pl_module, "val")
         self._seconds += time.perf_counter() - started
@@ -201,15 +208,15 @@ class Attention(pl.Callback):
         """Explain every image of the batch and score it against its label."""
         explanation = self._take(pl_module, batch, None)
         labels = entry(batch, "label")
-        absent = [name for name in ("reconstruction", "kl") if getattr(explanation, name) is None]
-        names = [name for name in self.scores if name not in absent]
-        if labels is None or not names:
+        if labels is None:
+            return
+        vae, images = self._vae(pl_module), images_of(batch)
+        scored = scores_of(self.scores, vae, images, explanation, self.layer, **self.options)
+        if not scored:
             return
         if self._detection is None:
-            self._detection = DetectionMetrics(names).to(pl_module.device)
-        images = images_of(batch).float()
-        evidence = Evidence(images, explanation.maps, explanation.reconstruction, explanation.kl)
-        self._detection.update({name: score_images(name, evidence).score for name in names}, labels)
+            self._detection = DetectionMetrics(list(scored)).to(pl_module.device)
+        self._detection.update({name: found.score for name, found in scored.items()}, labels)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""
@@ -239,8 +246,9 @@ class Attention(pl.Callback):
         folder = Path(self.folder or trainer.default_root_dir)
         fitting = trainer.state.fn == "fit"
         name = f"attention_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
-        save_png(figure, folder / "figures" / f"{name}.png")
+        picture = figure_to_array(figure)  # drawn once: that is what takes the time
+        save_png(picture, folder / "figures" / f"{name}.png")
         if not fitting:
             save_maps(folder / "maps" / f"{name}.npz", images, explanation)
         for logger in trainer.loggers:
-            log_picture(logger, f"attention/{stage}/maps", figure_to_array(figure), trainer.global_step)
+            log_picture(logger, f"attention/{stage}/maps", picture, trainer.global_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 import vaex.data
-from vaex.build import call_checked, read_checkpoint
+from vaex.build import read_checkpoint
+from vaex.calibrate import store_calibration
 from vaex.callbacks.history import RunCSVLogger
+from vaex.checked import call_checked
+from vaex.commands.calibrate import fitted
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -104,8 +108,11 @@ def build_module(config: DictConfig) -> VAEModule:
 
 
 def build_all(configs: DictConfig | None) -> list[Any]:
-    """Return the objects of a config group that holds several (callbacks, logger); null ones are left out."""
-    return [instantiate(item, _convert_="all") for item in (configs or {}).values() if item]
+    """Return the objects of a config group that holds several (callbacks, logger); null ones are left out.
+
+    So is one without ``_target_``: an experiment sets a key of it, but it was not chosen.
+    """
+    return [instantiate(item, _convert_="all") for item in (configs or {}).values() if item and "_target_" in item]
 
 
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
@@ -135,6 +142,34 @@ class Run:
                 logger.log_hyperparams(container(self.config))
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
+    def use_best(self, folder: Path) -> Path | None:
+        """Give the module the weights of the best checkpoint; return its file, None where there is none."""
+        best = best_checkpoint(folder)
+        if best is not None:
+            # An averaging callback would put back the weights that it averages
+            callbacks: list[pl.Callback] = vars(self.trainer)["callbacks"]
+            callbacks[:] = [callback for callback in callbacks if not isinstance(callback, WeightAveraging)]
+            self.module.load_state_dict(read_checkpoint(best)["state_dict"])
+        return best
+
+    def calibrate(self, folder: Path) -> None:
+        """Calibrate the best weights and keep the result in their checkpoint; the first process works for all.
+
+        What cannot be calibrated is told and not fatal: the training is done, and its test is still to come.
+        """
+        best = self.use_best(folder)
+        calibration: dict[str, Any] = {}
+        if self.trainer.is_global_zero:
+            try:
+                size = getattr(self.data, "eval_batch_size", 64)
+                vae, device = self.module.vae, self.trainer.strategy.root_device
+                calibration = fitted(self.config, vae, self.data, size, device)
+                if best is not None:
+                    store_calibration(best, calibration)
+            except VaexError as error:
+                print(f"vaex train: not calibrated: {error}", file=sys.stderr)
+        self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here
+
     def test_best(self, folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
         """Validate and test the best checkpoint; return what was measured and the flat metrics of each stage.
 
@@ -143,12 +178,7 @@ class Run:
         """
         if not self.config.test:
             return "last validation", {"val": self._flat("val")}
-        best = best_checkpoint(folder)
-        if best is not None:
-            # An averaging callback would put back the weights that it averages
-            callbacks: list[pl.Callback] = vars(self.trainer)["callbacks"]
-            callbacks[:] = [callback for callback in callbacks if not isinstance(callback, WeightAveraging)]
-            self.module.load_state_dict(read_checkpoint(best)["state_dict"])
+        best = self.use_best(folder)
         stages = {}
         with self._closing_loggers():
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):

@@ -34,6 +34,7 @@ def test_checkpoint(config: DictConfig) -> None:
     module = VAEModule(**{**model.config, "seed": config.seed})
     if not config.random_weights:
         module.vae.load_state_dict(model.state_dict())
+        module.vae.calibration = model.calibration
     run = assembly.assemble(config, module)
     shape, takes = tuple(getattr(run.data, "shape", ())), tuple(model.config["network"]["shape"])
     if shape != takes:

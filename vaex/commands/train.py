@@ -1,4 +1,4 @@
-"""``vaex train``: compose, check, fit, test."""
+"""``vaex train``: compose, check, fit, calibrate, test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.commands.calibrate import most_images
 from vaex.commands.launch import quoted, under_hydra, value_of
 from vaex.config import check
 from vaex.errors import VaexError
@@ -23,7 +24,16 @@ def run(arguments: Sequence[str]) -> None:
     under_hydra("train", fit_and_test, changed, typed=arguments)
 
 
-MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "paths.", "test", "optimized_metric")
+MAY_CHANGE = (
+    "trainer.",
+    "callbacks.",
+    "logger.",
+    "paths.",
+    "test",
+    "calibrate",
+    "calibration_images",
+    "optimized_metric",
+)
 """Keys that a resumed run may set; all others decide what the weights mean."""
 
 
@@ -60,24 +70,33 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
 
 
 def fit_and_test(config: DictConfig) -> float | None:
-    """Fit, validate and test the best weights; return the metric named by ``optimized_metric``."""
+    """Fit, calibrate, validate and test the best weights; return the metric named by ``optimized_metric``."""
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
+    most_images(config)
     # From here on torch is imported
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
+    from vaex.scores import CALIBRATED
 
+    calibrating = bool(config.get("calibrate", True))  # a run from before the key is resumed with it
+    if config.score.name in CALIBRATED and not calibrating:
+        raise VaexError(f"score={config.score.name} needs a calibrated model; leave calibrate=true.")
     folder = Path(config.paths.run)
     last = folder / CHECKPOINTS / LAST if config.resume else None
     run = assembly.assemble(config, resume=last)
     if not run.trainer.is_global_zero:
         run.fit(last)
+        if calibrating:
+            run.calibrate(folder)
         return optimized(config, run.test_best(folder)[1])
     # a missing data set should be told before anything is written
     run.data.prepare_data()
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
         try:
             run.fit(last)
+            if calibrating:
+                run.calibrate(folder)
             title, stages = run.test_best(folder)
         except (KeyboardInterrupt, SystemExit):
             if (folder / CHECKPOINTS / LAST).is_file():

@@ -1,0 +1,104 @@
+"""``vaex calibrate``: learn from normal images what is normal, and keep it in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
+from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device
+from vaex.errors import VaexError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaex.data.normal import NormalImages
+    from vaex.networks import VAE
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command with its arguments (Hydra overrides)."""
+    with checkpoint_choices(value_of(arguments, "ckpt")) as choices:
+        under_hydra("calibrate", calibrate_checkpoint, [*arguments, *choices], typed=arguments)
+
+
+class Shown:
+    """Batches of normal images on ``device``, with a progress bar on stderr for each pass."""
+
+    def __init__(self, batches: NormalImages, device: Any) -> None:
+        self.batches, self.device = batches, device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        for images in track(self.batches, "Calibrating", total=len(self.batches), console=console, transient=True):
+            yield images.to(self.device)
+
+
+def attention_of(config: DictConfig) -> dict[str, Any]:
+    """Return the attention options of a composed config.
+
+    Raises:
+        VaexError: when ``attention.latents`` is no list of whole numbers.
+    """
+    options: Any = OmegaConf.to_container(config.attention, resolve=True)
+    if options.get("latents") is not None:
+        options["latents"] = list_option(options["latents"], "attention.latents")
+    return dict(options)
+
+
+def most_images(config: DictConfig) -> int | None:
+    """Return ``calibration_images``, checked; None stands for all.
+
+    Raises:
+        VaexError: when it is no whole number of at least 1.
+    """
+    most = config.get("calibration_images")
+    return None if most is None else at_least_one(most, "calibration_images")
+
+
+def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: Any) -> dict[str, Any]:
+    """Return the calibration of ``model`` for normal images of ``data`` and the attention options of ``config``."""
+    from vaex.calibrate import fit_calibration
+    from vaex.data.normal import NormalImages
+
+    batches = Shown(NormalImages(data, most_images(config), batch_size), device)
+    return fit_calibration(model.to(device), batches, **attention_of(config))
+
+
+def calibrate_checkpoint(config: DictConfig) -> None:
+    """Calibrate the checkpoint's model on its own normal training images, or others, and rewrite the file."""
+    if not config.ckpt:
+        raise VaexError("Name a checkpoint: vaex calibrate ckpt=RUN_FOLDER, or ckpt=FILE.ckpt.")
+    most_images(config), attention_of(config)  # before anything slow
+    at_least_one(config.batch_size, "batch_size")
+    from hydra.core.hydra_config import HydraConfig
+
+    from vaex.build import load
+    from vaex.calibrate import calibrated_copy, store_calibration
+    from vaex.commands.assembly import build_data, quiet
+    from vaex.config import CHECKPOINT_CHOICE
+
+    quiet()
+    calibrated_copy(config.ckpt, config.out)  # a file that may not be written is told now
+    model = load(config.ckpt)
+    if config.seed is None:
+        config.seed = model.config["seed"]
+    stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
+    data: Any = build_data(config.data, from_checkpoint=stored)
+    shape, takes = tuple(getattr(data, "shape", ())), model_shape(model)
+    if shape != takes:
+        raise VaexError(
+            f"The data gives images of {'x'.join(map(str, shape))}, but the model was trained on "
+            f"{'x'.join(map(str, takes))}; choose data that fits, or another checkpoint."
+        )
+    device = pick_device(config.device)
+    data.prepare_data()
+    data.setup("fit")
+    calibration = fitted(config, model, data, config.batch_size, device)
+    file = store_calibration(config.ckpt, calibration, config.out)
+    print(f"{calibration['count']} normal images; their codes and maps are kept in {file}.")

@@ -1,0 +1,66 @@
+"""The normal images of a data module, in a fixed order, for what is fitted after training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from vaex.data.loading import is_batch
+from vaex.errors import VaexError
+
+
+class NormalImages:
+    """The normal training images of a set-up data module in batches (B, C, H, W), at most ``most`` of them.
+
+    Normal are images labelled 0, or all where there are no labels. All come in the order of the data set; of more than
+    ``most`` images a sample is taken that is always the same. Nothing is drawn from the random stream, and the pass
+    can be repeated. The length counts batches, at most.
+
+    Raises:
+        VaexError: when the data module has no training images, or its batches hold none.
+    """
+
+    def __init__(self, data: pl.LightningDataModule, most: int | None = None, batch_size: int = 64) -> None:
+        dataset: Any = getattr(data, "train_set", None)
+        if dataset is None:
+            dataset = getattr(data.train_dataloader(), "dataset", None)
+        if dataset is None:
+            raise VaexError(f"{type(data).__name__} has no training images to calibrate with; give it a train_set.")
+        self.name, self.dataset, self.most, self.batch_size = type(data).__name__, dataset, most, batch_size
+        self.workers = getattr(data, "num_workers", 0)
+
+    def __len__(self) -> int:
+        count = len(self.dataset) if self.most is None else min(self.most, len(self.dataset))
+        return math.ceil(count / self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = list(range(len(self.dataset)))
+        if self.most is not None and self.most < len(order):
+            # A sample: the first ones could be all of one kind
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
+        starts = range(0, len(order), self.batch_size)
+        collate: Any = is_batch if hasattr(self.dataset, "__getitems__") else default_collate
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=[order[start : start + self.batch_size] for start in starts],
+            collate_fn=collate,
+            num_workers=self.workers,
+            generator=torch.Generator().manual_seed(0),  # else the loader draws a seed from the global one
+        )
+        left = len(order) if self.most is None else self.most
+        for batch in loader:
+            if not isinstance(batch, Mapping) or "image" not in batch:
+                raise VaexError(f"Calibration needs batches with an image, which {self.name} does not give.")
+            images, labels = batch["image"], batch.get("label")
+            images = (images if labels is None else images[labels.flatten() == 0])[:left]
+            left -= len(images)
+            if len(images):
+                yield images
+            if left <= 0:
+                return

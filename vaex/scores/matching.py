@@ -1,0 +1,61 @@
+"""Are these maps of the kind that calibration has seen? Maps of another layer or target are on another scale."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vaex.attention.latent import latent_attention
+from vaex.errors import VaexError
+from vaex.scores.image import Evidence, available
+
+FREE = ("size", "chunk", "create_graph")
+"""Options of `latent_attention` that do not change what a map says."""
+
+
+def map_options(layer: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides a map: ``layer`` and the options of `latent_attention`, the defaults filled in.
+
+    Sequences come as lists, mappings as dicts. ``size``, ``chunk`` and ``create_graph`` are left out.
+    """
+    parameters = inspect.signature(latent_attention).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in FREE}
+    given = {name: value for name, value in options.items() if name not in FREE}
+    decided = {"layer": layer, **defaults, **given}
+    return {name: _listed(value) for name, value in decided.items()}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _listed(item) for name, item in value.items()}
+    sequence = isinstance(value, Sequence) and not isinstance(value, str)
+    return [_listed(item) for item in value] if sequence else value
+
+
+def other_options(calibration: Mapping[str, Any], layer: Any, options: Mapping[str, Any]) -> list[str]:
+    """Return the options in which maps differ from those that ``calibration`` has seen."""
+    seen, now = calibration.get("attention") or {}, map_options(layer, options)
+    # Of an option that is younger than the calibration nothing is known
+    return [name for name, value in seen.items() if now.get(name) != value]
+
+
+def check_maps(score: str, calibration: Mapping[str, Any] | None, layer: Any, options: Mapping[str, Any]) -> None:
+    """Check that ``score`` compares maps with those of a calibration of the same kind.
+
+    Raises:
+        VaexError: when they differ in an option, with what the calibration has seen.
+    """
+    if score == "deviation" and calibration and (differ := other_options(calibration, layer, options)):
+        seen, now = calibration["attention"], map_options(layer, options)
+        pairs = ", ".join(f"{name}={seen[name]} and not {now.get(name)}" for name in differ)
+        raise VaexError(
+            f"score=deviation compares with maps of the same kind, but this model was calibrated with {pairs}; give "
+            "the same options, or run `vaex calibrate ckpt=...` with the new ones."
+        )
+
+
+def scorable(names: Sequence[str], evidence: Evidence, layer: Any, options: Mapping[str, Any]) -> list[str]:
+    """Return those of ``names`` that the evidence suffices for and whose calibration has seen maps of this kind."""
+    foreign = bool(other_options(evidence.calibration or {}, layer, options))
+    return [name for name in names if available(name, evidence) and not (foreign and name == "deviation")]
