@@ -30,10 +30,25 @@ COMMANDS = {
     "evaluate": Command(
         "vaex.commands.evaluate", "test a checkpoint: losses, maps, scores", "vaex evaluate ckpt=RUN_FOLDER"
     ),
+    "calibrate": Command(
+        "vaex.commands.calibrate",
+        "learn what is normal and keep it in a checkpoint",
+        "vaex calibrate ckpt=RUN_FOLDER",
+    ),
     "explain": Command(
         "vaex.commands.explain",
         "draw why each latent fires on your images",
         "vaex explain ckpt=RUN_FOLDER images=FOLDER",
+    ),
+    "export": Command(
+        "vaex.commands.export",
+        "write encoder, maps or score as one file (ONNX, pt2)",
+        "vaex export ckpt=RUN_FOLDER what=attention",
+    ),
+    "bench": Command(
+        "vaex.commands.bench",
+        "measure speed and memory beside peers, and maps against known truth",
+        "vaex bench cases=[mnist_conv2]",
     ),
 }
 

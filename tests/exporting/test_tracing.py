@@ -1,0 +1,62 @@
+"""Gradients written out: the transposed convolution is autograd's gradient, and constants are computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaex.exporting.tracing import traced_program
+
+CONVOLUTIONS: list[dict[str, Any]] = [
+    {"stride": 2, "padding": 1},
+    {"stride": 3},
+    {"stride": (1, 2), "padding": (0, 2), "dilation": (2, 1)},
+    {"groups": 2, "padding": 1},
+]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_gradient_of_a_convolution(options: dict[str, Any], transposed: bool) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(4, 4 // options.get("groups", 1), 3, 3)
+    convolve = F.conv_transpose2d if transposed else F.conv2d
+
+    def gradient(images: Tensor) -> tuple[Tensor]:
+        with torch.enable_grad():
+            leaf = images.detach().requires_grad_()
+            return (torch.autograd.grad(convolve(leaf, weight, **options).square().sum(), leaf)[0],)
+
+    program = traced_program(gradient, torch.rand(3, 4, 11, 14), "image", ("gradient",), dynamic=True)
+    operations = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in operations if "backward" in name]
+    images = torch.rand(5, 4, 11, 14)
+    torch.testing.assert_close(program.module()(images)["gradient"], gradient(images)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_what_does_not_depend_on_the_input_is_computed_once() -> None:
+    covariance = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+
+    def function(codes: Tensor) -> tuple[Tensor]:
+        noise = torch.randn(2, generator=torch.Generator().manual_seed(4))
+        scale = float(covariance.diagonal().mean())
+        solved = torch.linalg.solve(covariance, codes.T).T
+        lower = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), codes.T, upper=False).T
+        return (solved * scale + lower + noise,)
+
+    program = traced_program(function, torch.rand(3, 2), "code", ("sum",), dynamic=True)
+    operations = " ".join(str(node.target) for node in program.graph.nodes)
+    assert not [name for name in ("rand", "linalg", "solve", "cholesky") if f"aten.{name}" in operations]
+    codes = torch.rand(6, 2)
+    torch.testing.assert_close(program.module()(codes)["sum"], function(codes)[0])
+
+
+def test_only_the_batch_stays_open() -> None:
+    program = traced_program(lambda x: (x.mean((-2, -1)),), torch.rand(3, 1, 8, 8), "image", ("mean",), dynamic=True)
+    assert program.module()(torch.rand(1, 1, 8, 8))["mean"].shape == (1, 1)
+    with pytest.raises(Exception, match=r"(?i)guard|expected|shape|size"):
+        program.module()(torch.rand(3, 1, 9, 9))
