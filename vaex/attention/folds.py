@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
-from vaex.attention.gradients import backward_passes
+from vaex.attention.gradients import BYTE_BUDGET, backward_passes
 
 ELEMENTWISE = {
     f"{name}Backward0"
@@ -34,7 +34,7 @@ ELEMENTWISE = {
 """Nodes whose derivative is one number per element; batch-norm counts in evaluation mode only."""
 
 VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 2 * 2**20
 """Bytes of V held at a time; more no longer fits the cache of a core."""
 
 Users = dict[Any, list[tuple[Any, int]]]
@@ -234,7 +234,7 @@ def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> 
         return None
     positions = math.prod(shape.outputs)
     per_image = channels * outputs * positions * activation.element_size()
-    if per_image > 8 * CHUNK_BYTES:  # V of a single image would outgrow the gradients that it replaces
+    if per_image > BYTE_BUDGET:  # V of a single image would outgrow the gradients that it replaces
         return None
     gradients = _gradients(targets, [shift.node], batch * outputs * positions)
     if gradients is None:

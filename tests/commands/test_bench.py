@@ -1,0 +1,96 @@
+"""`vaex bench`: its files, and one sentence for wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaex.benchmarks import cases
+from vaex.benchmarks.cases import VAEX, Case
+from vaex.cli import main
+
+SMALL: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 2, "hidden": 8}
+
+
+def test_attention_writes_all_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {
+        "maps": Case("Small maps", SMALL, "conv2", 2, {VAEX: 1e9}),
+        "loss": Case("Step", SMALL, "conv2", 2, {}, True),
+    }
+    monkeypatch.setattr(cases, "CASES", small)
+    out = tmp_path / "results of today"
+    assert main(["bench", f"out={out}", "rounds=1"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["bench_attention.json", "bench_attention.md"]
+    content = json.loads((out / "bench_attention.json").read_text())
+    assert set(content["cases"]) == {"maps", "loss"}
+    assert content["machine"]["threads"] == 1
+    assert content["versions"]["torch"]
+    own = content["cases"]["maps"]["contestants"][VAEX]
+    assert own["error"] <= 1e-5
+    assert own["ratio"]["median"] > 0
+    text = (out / "bench_attention.md").read_text()
+    assert text.index("## maps") < text.index("## loss") < text.index("Machine: ")
+    shown = capsys.readouterr().out
+    assert "<= 1e+09 met" in shown
+    assert str(out / "bench_attention.md") in shown
+
+
+def test_what_is_measured_survives_a_later_case_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = Case("Bad", {**SMALL, "depth": 9}, "conv2", 2)
+    monkeypatch.setattr(cases, "CASES", {"good": Case("Good", SMALL, "conv2", 2), "bad": bad})
+    assert main(["bench", f"out={tmp_path}", "rounds=1"]) == 1
+    assert list(json.loads((tmp_path / "bench_attention.json").read_text())["cases"]) == ["good"]
+
+
+def test_pointing_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["runs=[sprites]", "images=4", "methods=[grad_cam]", "targets=[mean]", "match=0.1", f"out={tmp_path}"]
+    assert main(["bench", "what=pointing", *arguments]) == 0
+    content = json.loads((tmp_path / "bench_pointing.json").read_text())
+    (run,) = content["runs"]
+    assert run["images"] == 4
+    assert set(run["rows"]["grad_cam, mean"]) == {"trained", "untrained"}
+    trained, fresh = (run["rows"]["grad_cam, mean"][weights]["energy_inside"] for weights in ("trained", "untrained"))
+    assert len(trained) == len(run["latents"]["numbers"]) > 0
+    assert trained != fresh
+    text = (tmp_path / "bench_pointing.md").read_text()
+    assert "## Factor-grounded pointing" in text
+    assert "## Energy inside by factor, trained" in text
+    assert "grad_cam, mean" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, pointing"),
+        (["cases=[mnist_conv3]"], "did you mean 'mnist_conv2'"),
+        (["cases=[]"], "cases must be a list of names"),
+        (["cases=[3]"], "cases must be a list of names"),
+        (["rounds=0"], "rounds must be at least 1"),
+        (["budget=0"], "budget must be a number above 0"),
+        (["device=meta"], "vaex bench measures on cpu and cuda"),
+        (["what=pointing"], "Name trained runs"),
+        (["what=pointing", "runs=[no/such/run]"], "No checkpoint at no/such/run"),
+        (["what=pointing", "runs=[sprites]", "match=0"], "match must be a number above 0"),
+        (["what=pointing", "runs=[sprites]", "images=0"], "images must be at least 1"),
+        (["what=pointing", "runs=[sprites]", "methods=[gradcam]"], "did you mean 'grad_cam'"),
+        (["what=pointing", "runs=[sprites]", "targets=[sum]"], "has no map per latent"),
+        (["case=[mnist_conv2]"], "Unknown key 'case'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.strip().count("\n") == 0
+
+
+def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "vaex bench cases=[mnist_conv2]" in text
+    assert "what=pointing" in text

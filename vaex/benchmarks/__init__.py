@@ -1,0 +1,1 @@
+"""What `vaex bench` measures: vaex beside its peers, and what its maps say against known truth."""

@@ -1,0 +1,237 @@
+"""`vaex bench what=pointing`: do the maps of each method lie where the latent's factor changes the image?
+
+Of a run, latents are matched to factors on the codes of its validation images; maps of its test images are measured.
+Left out are collapsed latents (variance of the mean at most 0.01) and weakly matched ones. The control of fresh weights
+keeps latents, factors and masks: it tells what of a result is due to the training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaex.attention import IMAGE_METHODS, METHODS, TARGETS, latent_attention
+from vaex.benchmarks.table import Table
+from vaex.data import Sprites
+from vaex.errors import VaexError, unknown
+from vaex.metrics.maps import active_units
+from vaex.metrics.pointing import FactorPointing, match_factors
+from vaex.networks import VAE
+
+MEASURES = ("pointing_game", "energy_inside")
+CHANCE, INTENSITY = "chance: a uniform map", "control: the image itself"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run: its trained network, the same with fresh weights, and its data, set up."""
+
+    name: str
+    trained: VAE
+    untrained: VAE
+    data: Sprites
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What was matched: latents kept, the factor of each, how strongly; how many were left out and why."""
+
+    numbers: tuple[int, ...]
+    factors: tuple[str, ...]
+    strengths: tuple[float, ...]
+    collapsed: int
+    weak: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The measures of one run: row -> trained or untrained -> measure -> one number per kept latent."""
+
+    name: str
+    latents: Latents
+    images: int
+    rows: Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
+    skipped: Mapping[str, str]
+
+
+def methods_and_targets(methods: Sequence[str] | None, targets: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Return all pairs of method and target to measure; None: all methods, all targets of one map per latent.
+
+    Raises:
+        VaexError: for an unknown name, or a target without a map per latent.
+    """
+    known, per_latent = [*METHODS, *IMAGE_METHODS], [name for name in TARGETS if _per_latent(name)]
+    for name in methods or ():
+        if name not in known:
+            raise unknown("attention method", str(name), known)
+    for name in targets or ():
+        if name not in TARGETS:
+            raise unknown("attention target", str(name), TARGETS)
+        if name not in per_latent:
+            raise VaexError(f"Target '{name}' has no map per latent; choose among {', '.join(per_latent)}.")
+    return [(method, target) for method in methods or known for target in targets or per_latent]
+
+
+def _per_latent(name: str) -> bool:
+    target = TARGETS[name]
+    return not (target.total or target.single)
+
+
+def matched_latents(model: VAE, data: Sprites, least: float, batch: int = 256) -> Latents:
+    """Return the latents whose code on the validation images one factor explains to a share of at least ``least``.
+
+    Raises:
+        VaexError: when no latent does.
+    """
+    codes, factors = [], []
+    device = next(model.parameters()).device
+    for positions in np.array_split(np.arange(len(data.val_set)), math.ceil(len(data.val_set) / batch)):
+        items = data.val_set.__getitems__(positions.tolist())
+        with torch.no_grad():
+            codes.append(model.encode(items["image"].to(device)).mean.cpu())
+        factors.append(items["factors"])
+    means = torch.cat(codes)
+    matching, active = match_factors(means, torch.cat(factors)), active_units(means)
+    strong = matching.strength >= least
+    kept = (active & strong).nonzero().flatten().tolist()
+    if not kept:
+        raise VaexError(
+            f"No latent encodes one factor: the best match explains {float(matching.strength.max()):.2f} of a code's "
+            f"variance, match asks for {least:g}; train longer or lower match."
+        )
+    return Latents(
+        tuple(kept),
+        tuple(data.factor_names[int(matching.factor[latent])] for latent in kept),
+        tuple(float(matching.strength[latent]) for latent in kept),
+        int((~active).sum()),
+        int((active & ~strong).sum()),
+    )
+
+
+def factor_masks(data: Sprites, index: Tensor, factors: Sequence[str]) -> Tensor:
+    """Return the pixels that change when each factor of the images at ``index`` (B,) moves one step, (B, T, H, W).
+
+    Positions are those of the grid; shapes are compared before colour and noise.
+    """
+    positions = index.numpy()
+    before = data.grid_set.draw(positions)
+    grid = data.grid_set.grid
+    after = {name: data.grid_set.draw(grid.step(positions, name)) for name in set(factors)}
+    return torch.from_numpy(np.stack([before != after[name] for name in factors], 1)).float()
+
+
+def _batches(data: Sprites, images: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (B, C, H, W) and positions (B,) of the first ``images`` of the test set."""
+    count = min(images, len(data.test_set))
+    for start in range(0, count, batch):
+        items = data.test_set.__getitems__(list(range(start, min(start + batch, count))))
+        yield items["image"], items["index"]
+
+
+def measure_run(
+    subject: Subject,
+    pairs: Sequence[tuple[str, str]],
+    images: int,
+    least: float = 0.3,
+    batch: int = 64,
+    layer: str | None = None,
+) -> Findings:
+    """Measure every pair of method and target on the first ``images`` test images.
+
+    A pair that the model does not allow, such as one that needs calibration, is left out with its reason.
+
+    Raises:
+        VaexError: when no latent can be matched.
+    """
+    latents = matched_latents(subject.trained, subject.data, least)
+    numbers, names = list(latents.numbers), list(latents.factors)
+    models = {"trained": subject.trained, "untrained": subject.untrained}
+    metrics: dict[tuple[str, str], FactorPointing] = {}
+    skipped: dict[str, str] = {}
+    count = 0
+
+    def metric(row: str, weights: str) -> FactorPointing:
+        return metrics.setdefault((row, weights), FactorPointing(len(numbers)))
+
+    for pictures, index in _batches(subject.data, images, batch):
+        masks = factor_masks(subject.data, index, names)
+        count += len(pictures)
+        metric(CHANCE, "trained").update(torch.ones_like(masks), masks)
+        metric(INTENSITY, "trained").update(pictures.mean(1, keepdim=True).expand_as(masks), masks)
+        for method, target in pairs:
+            row = row_name(method, target)
+            for weights, model in models.items():
+                if row in skipped:
+                    continue
+                given = pictures.to(next(model.parameters()).device)
+                options: dict[str, Any] = {"method": method, "target": target, "rectify": "none"}
+                try:
+                    maps = latent_attention(model, given, layer, latents=numbers, **options)
+                except VaexError as error:
+                    skipped[row] = str(error)
+                    continue
+                metric(row, weights).update(maps.cpu(), masks)
+    rows: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    for (row, weights), found in metrics.items():
+        if row not in skipped:
+            values = found.compute()
+            rows.setdefault(row, {})[weights] = {name: tuple(values[name].tolist()) for name in MEASURES}
+    return Findings(subject.name, latents, count, rows, skipped)
+
+
+def row_name(method: str, target: str) -> str:
+    """Return what a pair of method and target is called in the table."""
+    return f"{method}, {target}"
+
+
+def over_seeds(findings: Sequence[Findings], row: str, weights: str, measure: str, factor: str | None = None) -> str:
+    """Return mean and standard deviation over runs of the mean over latents, those of ``factor`` where one is given.
+
+    Each run counts once, whatever its number of latents; runs without such a latent stay out.
+    """
+    runs = []
+    for one in findings:
+        values = one.rows.get(row, {}).get(weights, {}).get(measure, ())
+        kept = [v for v, f in zip(values, one.latents.factors, strict=bool(values)) if factor in (None, f)]
+        kept = [value for value in kept if not math.isnan(value)]
+        if kept:
+            runs.append(sum(kept) / len(kept))
+    if not runs:
+        return "-"
+    mean = float(np.mean(runs))
+    return f"{mean:.3f}" if len(runs) == 1 else f"{mean:.3f} +- {float(np.std(runs, ddof=1)):.3f}"
+
+
+def pointing_tables(findings: Sequence[Findings]) -> list[Table]:
+    """Return the table of all rows, and that of the energy inside by factor; mean +- standard deviation over runs."""
+    rows = list(dict.fromkeys(row for one in findings for row in one.rows))
+    names = [("trained", m) for m in MEASURES] + [("untrained", m) for m in MEASURES]
+    columns = ("map", *(f"{measure.replace('_', ' ')}, {weights}" for weights, measure in names))
+    body = tuple((row, *(over_seeds(findings, row, *name) for name in names)) for row in rows)
+    factors = list(dict.fromkeys(factor for one in findings for factor in one.latents.factors))
+    by_factor = tuple((row, *(over_seeds(findings, row, "trained", MEASURES[1], f) for f in factors)) for row in rows)
+    notes = [_note(one) for one in findings]
+    reasons = {row: reason for one in findings for row, reason in one.skipped.items()}
+    notes += [  # many rows lack the same thing
+        f"Left out: {'; '.join(row for row, why in reasons.items() if why == reason)}. {reason}"
+        for reason in dict.fromkeys(reasons.values())
+    ]
+    return [
+        Table("Factor-grounded pointing", columns, body, tuple(notes)),
+        Table("Energy inside by factor, trained", ("map", *factors), by_factor),
+    ]
+
+
+def _note(one: Findings) -> str:
+    kept = one.latents
+    pairs = ", ".join(f"z{n} {f} {s:.2f}" for n, f, s in zip(kept.numbers, kept.factors, kept.strengths, strict=True))
+    return (
+        f"{one.name}: {one.images} images; latents and the share of their variance that their factor explains: "
+        f"{pairs}; left out: {kept.collapsed} collapsed, {kept.weak} weakly matched."
+    )

@@ -1,0 +1,174 @@
+"""``vaex bench``: measure vaex beside its peers on this machine, and its maps against known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vaex.commands.launch import under_hydra
+from vaex.commands.sources import at_least_one, pick_device
+from vaex.errors import VaexError, unknown
+from vaex.runs import find_checkpoint
+
+if TYPE_CHECKING:
+    from vaex.benchmarks.pointing import Subject
+    from vaex.benchmarks.table import Table
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command with its arguments (Hydra overrides)."""
+    under_hydra("bench", measure, arguments)
+
+
+def measure(config: DictConfig) -> None:
+    """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
+    parts = {"attention": bench_attention, "pointing": bench_pointing}
+    if config.what not in parts:
+        raise unknown("what of vaex bench", str(config.what), parts)
+    parts[config.what](config)
+
+
+def names_option(value: Any, key: str) -> list[str] | None:
+    """Return the names of a list option such as ``cases=[mnist_conv2]``; one name counts as a list, null as None.
+
+    Raises:
+        VaexError: when it is empty or holds anything but text.
+    """
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else OmegaConf.to_container(value) if OmegaConf.is_list(value) else []
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise VaexError(f"{key} must be a list of names such as {key}=[NAME,NAME], or null, got '{value}'.")
+    return [str(name) for name in names]
+
+
+def positive(value: Any, key: str) -> float:
+    """Return ``value``.
+
+    Raises:
+        VaexError: when it is no number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise VaexError(f"{key} must be a number above 0, got {value}.")
+    return float(value)
+
+
+def bench_attention(config: DictConfig) -> None:
+    """Measure the chosen cases one after the other; what is done is on disk before the next one begins."""
+    rounds, budget = at_least_one(config.rounds, "rounds"), positive(config.budget, "budget")
+    names = names_option(config.cases, "cases")
+    from vaex.benchmarks.attention import case_content, case_table, run_case
+    from vaex.benchmarks.cases import chosen_cases
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import clock_of, one_thread
+
+    cases, device = chosen_cases(names), pick_device(config.device)
+    clock_of(device)  # a device that is not measured is told now
+    with one_thread():
+        content = {**origin(), "device": device, "rounds": rounds, "budget_seconds": budget, "cases": {}}
+    tables = []
+    for name, case in cases.items():
+        result = run_case(case, rounds, budget, device)
+        tables.append(case_table(name, result))
+        content["cases"][name] = case_content(result)
+        show_table(tables[-1], wide_console())
+        files = write(config, tables, content)
+    tell(files)
+
+
+def bench_pointing(config: DictConfig) -> None:
+    """Measure the maps of each run of ``runs``, one seed each, and write mean and spread."""
+    runs = names_option(config.runs, "runs")
+    if runs is None:
+        raise VaexError("Name trained runs: vaex bench what=pointing runs=[RUN_FOLDER,RUN_FOLDER].")
+    # `images` is a path in other commands, so its value comes quoted
+    count = int(config.images) if str(config.images).isdecimal() else config.images
+    images, batch = at_least_one(count, "images"), at_least_one(config.batch_size, "batch_size")
+    least = positive(config.match, "match")
+    for folder in runs:
+        find_checkpoint(folder)
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from vaex.benchmarks.pointing import measure_run, methods_and_targets, pointing_tables
+    from vaex.benchmarks.table import show_table
+
+    pairs = methods_and_targets(names_option(config.methods, "methods"), names_option(config.targets, "targets"))
+    device = pick_device(config.device)
+    subjects = [subject_of(folder, device) for folder in runs]  # one that does not fit is told before anything slow
+    options = {"images": images, "least": least, "batch": batch, "layer": config.layer}
+    console = Console(stderr=True)
+    findings = [
+        measure_run(subject, pairs, **options)
+        for subject in track(subjects, "Measuring maps", console=console, transient=True)
+    ]
+    tables = pointing_tables(findings)
+    for table in tables:
+        show_table(table, wide_console())
+    content = {**origin(), **options, "runs": [asdict(one) for one in findings]}
+    tell(write(config, tables, content))
+
+
+def subject_of(folder: str, device: str) -> Subject:
+    """Return a run's trained network, the same with the fresh weights of its seed, and its sprites.
+
+    Raises:
+        VaexError: when it was trained on other data.
+    """
+    from vaex.benchmarks.pointing import Subject
+    from vaex.build import load
+    from vaex.commands.assembly import build_data, quiet
+    from vaex.data import Sprites
+    from vaex.modules import VAEModule
+
+    quiet()
+    model = load(folder)
+    data = build_data(OmegaConf.create((model.config.get("run") or {}).get("data") or {}), from_checkpoint=True)
+    if not isinstance(data, Sprites):
+        raise VaexError(
+            f"{folder} was trained on {type(data).__name__}: what=pointing needs images whose factors can be moved one "
+            "step; choose a run with data=sprites."
+        )
+    data.setup()
+    fresh = VAEModule(**{**model.config, "compile": False}).vae.eval()
+    fresh.calibration = model.calibration
+    path = Path(folder)
+    return Subject(path.name or str(path), model.to(device), fresh.to(device), data)
+
+
+def origin() -> dict[str, Any]:
+    """Return where numbers come from: commit, machine, versions of the libraries and of the peers."""
+    from importlib import metadata
+
+    from vaex.commands.record import machine, source_state, versions
+
+    found = versions()
+    with suppress(metadata.PackageNotFoundError):
+        found["captum"] = metadata.version("captum")
+    return {**source_state(), "machine": machine(), "versions": found}
+
+
+def wide_console() -> Any:
+    """Return a console on stdout as wide as a table needs where the output is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=180)
+
+
+def write(config: DictConfig, tables: Sequence[Table], content: dict[str, Any]) -> list[Path]:
+    """Write what is known so far."""
+    from vaex.benchmarks.table import write_results
+
+    return write_results(Path(config.out).expanduser(), f"bench_{config.what}", tables, content)
+
+
+def tell(files: Sequence[Path]) -> None:
+    """Say where the results lie."""
+    print("\n".join(map(str, files)))
