@@ -14,7 +14,7 @@ where the graph has another shape, or where it would not pay, the answer is None
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
-from vaex.attention.gradients import BYTE_BUDGET, backward_passes
+from vaex.attention.gradients import BYTE_BUDGET, Gradients, backward_passes
 
 ELEMENTWISE = {
     f"{name}Backward0"
@@ -96,14 +96,21 @@ def _matrix(shift: _Shift | None) -> Tensor | None:
     return matrix
 
 
-def _gradients(targets: Tensor, nodes: Sequence[Any], elements: int) -> list[Tensor] | None:
-    """Return d targets / d output of each node, (T, B, ...); one target's gradients have ``elements`` numbers."""
+def _passes(targets: Tensor, nodes: Sequence[Any], elements: int) -> Iterator[Gradients]:
+    """Yield d targets / d output of each node, a few targets at a time; one target's have ``elements`` numbers."""
     chunk = max(1, CHUNK_BYTES // max(1, elements * targets.element_size()))
-    edges = [GradientEdge(node, 0) for node in nodes]
-    with torch.enable_grad():  # the targets are taken apart within their graph
-        passes = list(backward_passes(targets, edges, chunk, retain=True))
-    found = [[one for one in column if one is not None] for column in zip(*passes, strict=True)]
-    return [torch.cat(column) for column in found] if all(len(column) == len(passes) for column in found) else None
+    for start in range(0, targets.shape[1], chunk):
+        with torch.enable_grad():  # the targets are taken apart within their graph
+            block = targets[:, start : start + chunk]
+            edges = [GradientEdge(node, 0) for node in nodes]
+            (gradients,) = backward_passes(block, edges, chunk, retain=True)
+        yield gradients
+
+
+def _gradients(targets: Tensor, node: Any, elements: int) -> Tensor | None:
+    """Return d targets / d output of ``node``, (T, B, ...); None where no path leads there."""
+    parts = [gradient for (gradient,) in _passes(targets, [node], elements) if gradient is not None]
+    return torch.cat(parts) if parts else None
 
 
 def channel_weights(targets: Tensor, activation: Tensor) -> Tensor | None:
@@ -127,13 +134,8 @@ def channel_weights(targets: Tensor, activation: Tensor) -> Tensor | None:
             return None
         if (matrix := _matrix(shift)) is not None:
             return _through_linear(targets, users, shift, matrix, activation)
-        if shift.viewed:
-            return None
-        if shift.node.name() == "MeanBackward1":
-            return _through_mean(targets, shift, activation)
-        if shift.node.name() == "ConvolutionBackward0":
-            return _through_convolution(targets, shift, activation)
-    return None
+        through = {"MeanBackward1": _through_mean, "ConvolutionBackward0": _through_convolution}.get(shift.node.name())
+        return None if through is None or shift.viewed else through(targets, shift, activation)
 
 
 def _through_mean(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
@@ -141,10 +143,10 @@ def _through_mean(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor 
     dims = {int(dim) % 2**64 for dim in shift.node._saved_dim}  # negative ones are stored as unsigned numbers
     if dims not in ({2, 3}, {2**64 - 2, 2**64 - 1}):
         return None
-    gradients = _gradients(targets, [shift.node], activation.shape[0] * activation.shape[1])
-    if gradients is None:
+    gradient = _gradients(targets, shift.node, activation.shape[0] * activation.shape[1])
+    if gradient is None:
         return None
-    weights = gradients[0].flatten(2) / math.prod(activation.shape[2:])  # (T, B, K)
+    weights = gradient.flatten(2) / math.prod(activation.shape[2:])  # (T, B, K)
     return weights if shift.slope is None else weights * shift.slope.mean((-2, -1))
 
 
@@ -157,8 +159,8 @@ def _through_linear(targets: Tensor, users: Users, shift: _Shift, matrix: Tensor
     second = _forward(users, shift.node, (batch, matrix.shape[1]), activation)
     onward = _matrix(second) if second is not None and not second.viewed else None
     last, width = (shift.node, matrix.shape[1]) if second is None or onward is None else (second.node, onward.shape[1])
-    gradients = _gradients(targets, [last], batch * width)
-    if gradients is None:
+    gradient = _gradients(targets, last, batch * width)
+    if gradient is None:
         return None
     by_channel = matrix.view(channels, positions, -1) if matrix.is_contiguous() else matrix.unflatten(0, (channels, -1))
     slope = None if shift.slope is None else shift.slope.flatten(2).transpose(0, 1)  # (K, B, P)
@@ -174,7 +176,7 @@ def _through_linear(targets: Tensor, users: Users, shift: _Shift, matrix: Tensor
             if second.slope is not None:
                 shifted = shifted * second.slope if slope is None else shifted.mul_(second.slope)
             shifted = shifted @ onward  # (k, B, D)
-        parts.append(torch.bmm(gradients[0].transpose(0, 1), shifted.permute(1, 2, 0)))  # (B, T, k)
+        parts.append(torch.bmm(gradient.transpose(0, 1), shifted.permute(1, 2, 0)))  # (B, T, k)
     return torch.cat(parts, 2).transpose(0, 1) / positions
 
 
@@ -206,21 +208,25 @@ def _through_plain_convolutions(targets: Tensor, users: list[tuple[Any, int]], a
     shapes = [shape for node, position in users if (shape := _Geometry.of(node, position, cells)) is not None]
     if len(shapes) < len(users):
         return None
-    elements = sum(batch * shape.weight.shape[0] * math.prod(shape.outputs) for shape in shapes)
-    gradients = _gradients(targets, [node for node, _ in users], elements)
-    if gradients is None:
-        return None
-    total: Tensor | float = 0.0
-    for shape, gradient in zip(shapes, gradients, strict=True):
-        inside = []
+    inside = []  # per convolution and axis, (taps, outputs)
+    for shape in shapes:
         for axis, size in enumerate(cells):
             outputs = torch.arange(shape.outputs[axis], device=activation.device) * shape.stride[axis]
             taps = torch.arange(shape.weight.shape[2 + axis], device=activation.device) * shape.dilation[axis]
             read = taps[:, None] + outputs - shape.padding[axis]
-            inside.append(((read >= 0) & (read < size)).to(activation))  # (taps, outputs)
-        felt = inside[0] @ gradient @ inside[1].T  # (T, B, C, rows, columns)
-        total = total + felt.flatten(2) @ shape.weight.transpose(0, 1).flatten(1).T
-    return torch.as_tensor(total / math.prod(cells))
+            inside.append(((read >= 0) & (read < size)).to(activation))
+    weights = [shape.weight.transpose(0, 1).flatten(1).T for shape in shapes]
+    elements = sum(batch * shape.weight.shape[0] * math.prod(shape.outputs) for shape in shapes)
+    parts = []
+    for gradients in _passes(targets, [node for node, _ in users], elements):
+        total: Tensor | float = 0.0
+        for index, gradient in enumerate(gradients):
+            if gradient is None:
+                return None
+            felt = inside[2 * index] @ gradient @ inside[2 * index + 1].T  # (t, B, C, rows, columns)
+            total = total + felt.flatten(2) @ weights[index]
+        parts.append(torch.as_tensor(total / math.prod(cells)))
+    return torch.cat(parts)
 
 
 def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
@@ -236,8 +242,8 @@ def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> 
     per_image = channels * outputs * positions * activation.element_size()
     if per_image > BYTE_BUDGET:  # V of a single image would outgrow the gradients that it replaces
         return None
-    gradients = _gradients(targets, [shift.node], batch * outputs * positions)
-    if gradients is None:
+    gradient = _gradients(targets, shift.node, batch * outputs * positions)
+    if gradient is None:
         return None
     alone = shape.weight.transpose(0, 1).reshape(channels * outputs, 1, *shape.weight.shape[2:])
     step = max(1, CHUNK_BYTES // per_image)
@@ -246,6 +252,6 @@ def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> 
         block = shift.slope[start : start + step]
         shifted = F.conv2d(block, alone, None, shape.stride, shape.padding, shape.dilation, channels)
         shifted = shifted.unflatten(1, (channels, outputs)).flatten(2)  # (b, K, C h' w')
-        some = gradients[0][:, start : start + step].flatten(2).transpose(0, 1)  # (b, T, C h' w')
+        some = gradient[:, start : start + step].flatten(2).transpose(0, 1)  # (b, T, C h' w')
         parts.append(some @ shifted.transpose(1, 2))  # (b, T, K)
     return torch.cat(parts).transpose(0, 1) / math.prod(cells)
