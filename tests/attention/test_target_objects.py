@@ -37,7 +37,8 @@ def test_draws_of_a_sample_are_averaged_after_rectification() -> None:
         noise = torch.randn(3, generator=generator, dtype=torch.float64)
 
         def drawn(output: Any, noise: torch.Tensor = noise) -> torch.Tensor:
-            return output.mean + (0.5 * output.logvar).exp() * noise
+            z: torch.Tensor = output.mean + (0.5 * output.logvar).exp() * noise
+            return z
 
         single.append(latent_attention(model, images, "conv2", target=drawn))
     torch.testing.assert_close(found, torch.stack(single).mean(0))
