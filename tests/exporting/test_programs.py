@@ -87,11 +87,11 @@ def run_file(path: Path, entry: Tensor) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in run_batches(session, entry.numpy()).items()}
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
     assert list(found) == list(expected)
     for name, value in expected.items():
         scale = max(1.0, float(value.abs().max()))
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.slow
@@ -167,7 +167,8 @@ def test_scores_and_threshold(score: str, vae: Callable[..., VAE], tmp_path: Pat
         done = export_model(model, tmp_path / f"x.{file_format}", request, file_format)
         found = run_file(done.path, entry)
         assert found.pop("anomalous").tolist() == (expected["score"] > threshold).tolist()
-        assert_same(found, expected)
+        # a deviation divides by the small spread of the normal maps, which magnifies the rounding of fp32
+        assert_same(found, expected, 1e-4 if score == "deviation" else 1e-5)
 
 
 @pytest.mark.parametrize("size", [None, (20, 41)])
