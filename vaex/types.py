@@ -21,6 +21,7 @@ class Batch(TypedDict, total=False):
     image: Tensor  # (B, C, H, W) float in [0, 1]
     mask: Tensor  # (B, 1, H, W) float, 1 where the object or the defect is
     label: Tensor  # (B,) long, 1 for anomalous
+    group: Tensor  # (B,) long, kind of the image, such as the type of defect; the data module names them in group_names
     factors: Tensor  # (B, F) long, class of each generative factor
     index: Tensor  # (B,) long, position in the dataset
 
