@@ -35,6 +35,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"benchmarks"},
     {"callbacks"},
     {"modules"},
+    {"detectors"},
     {"calibrate"},
     {"explanation", "columns", "exporting"},
     {"scores"},

@@ -30,6 +30,12 @@ NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "conv": (networks.conv_encoder, networks.conv_decoder),
     "resnet18": (networks.resnet18_encoder, networks.resnet18_decoder),
 }
+MODELS: dict[str, Callable[..., VAE]] = {
+    "feature_vae": networks.feature_vector_vae,
+    "feature_grid": networks.feature_grid_vae,
+}
+"""Networks that are more than an encoder and a decoder; they get ``shape`` and ``prior`` besides their options."""
+
 PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"vae": ELBO, "beta_vae": BetaVAE}
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
@@ -52,7 +58,14 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     Raises:
         VaexError: for an unknown name or option, or a shape that the network does not take.
     """
-    (encoder, decoder), options = named("network", NETWORKS, network)
+    parts, options = named("network", {**NETWORKS, **MODELS}, network)
+    prior_class, prior_options = named("prior", PRIORS, prior or {"name": "normal"})
+    if network["name"] in MODELS:
+        options["shape"] = check_shape(network["name"], options.get("shape"))
+        options["prior"] = call_checked("prior", prior_class, prior_options)
+        model: VAE = call_checked(f"network '{network['name']}'", parts, options)
+        return model
+    encoder, decoder = parts
     likelihood = options.pop("likelihood", None) or {}
     kind = f"network '{network['name']}'"
     accepted = inspect.signature(encoder).parameters
@@ -65,7 +78,6 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
         options["shape"] = shape
     if "channels" in accepted:
         options["channels"] = shape[0]
-    prior_class, prior_options = named("prior", PRIORS, prior or {"name": "normal"})
     return VAE(
         call_checked(kind, encoder, options),
         call_checked(kind, decoder, options),
@@ -160,8 +172,15 @@ def load(path: str | Path) -> VAE:
             "the file was edited or written by another version of vaex."
         ) from error
     model.config = dict(config)
-    model.calibration = dict(checkpoint.get("calibration") or {})
+    model.calibration = _in_full(checkpoint.get("calibration") or {})
     return model.eval()
+
+
+def _in_full(value: Any) -> Any:
+    """Return plain values with tensors in single precision: a file keeps in half what that holds exactly."""
+    if isinstance(value, Mapping):
+        return {key: _in_full(item) for key, item in value.items()}
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def slim_checkpoint(source: str | Path, target: str | Path) -> None:

@@ -154,7 +154,7 @@ def fit_calibration(model: nn.Module, batches: Iterable[Tensor], layer: Any = No
         if iter(batches) is batches:
             raise VaexError(f"target={target} takes two passes over the normal images; give a list of batches.")
         calibration = _fit_codes(model, batches, reduce)
-        with _calibrated(original(model), calibration):
+        with calibrated_with(original(model), calibration):
             for images in batches:
                 look(images)
     else:
@@ -172,7 +172,8 @@ def _is_plain(value: Any) -> bool:
 
 
 @contextmanager
-def _calibrated(model: Any, calibration: Mapping[str, Any]) -> Iterator[None]:
+def calibrated_with(model: Any, calibration: Mapping[str, Any]) -> Iterator[None]:
+    """Let ``model`` hold ``calibration`` within the body."""
     before = getattr(model, "calibration", None)
     model.calibration = calibration
     try:
@@ -198,6 +199,15 @@ def calibrated_copy(ckpt: str | Path, out: str | Path | None = None) -> Path:
     return target
 
 
+def halved(value: Any) -> Any:
+    """Return plain values in which every tensor that half precision keeps exactly is in half precision."""
+    if isinstance(value, Mapping):
+        return {key: halved(item) for key, item in value.items()}
+    if isinstance(value, Tensor) and value.dtype == torch.float32 and torch.equal(value.half().float(), value):
+        return value.half()
+    return value
+
+
 def store_calibration(ckpt: str | Path, calibration: Mapping[str, Any], out: str | Path | None = None) -> Path:
     """Put ``calibration`` under its own key of the checkpoint ``ckpt``, or of a copy ``out``; return the file written.
 
@@ -211,7 +221,7 @@ def store_calibration(ckpt: str | Path, calibration: Mapping[str, Any], out: str
     source = find_checkpoint(ckpt)
     time = source.stat()
     buffer = io.BytesIO()
-    torch.save({**read_checkpoint(source), "calibration": dict(calibration)}, buffer)
+    torch.save({**read_checkpoint(source), "calibration": halved(calibration)}, buffer)
     write_atomic(target, buffer.getvalue())
     if out is None:
         with suppress(OSError):  # a file system without times

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -13,28 +13,65 @@ from vaex.attention.outputs import code_of, encoding, reconstruction_of
 from vaex.attention.values import over_cells
 from vaex.errors import VaexError
 from vaex.networks import VAE
-from vaex.scores.image import Evidence, Scored, score_images
+from vaex.scores.evidence import Evidence, Scored, Statement, stated
 from vaex.scores.matching import check_maps, scorable
+from vaex.scores.registry import ScoreLike, score_named
 from vaex.types import LOGVAR_RANGE, Explanation, Posterior, VAEOutput
 
 
-class _Statement(NamedTuple):
+class _Said(NamedTuple):
     mean: Tensor
     logvar: Tensor | None
     kl: Tensor | None
-    reconstruction: Tensor | None
+    statement: Statement
 
 
-def _statement(model: nn.Module, images: Tensor) -> _Statement:
-    output = model(images) if isinstance(model, VAE) else encoding(model)(images)
+def _said(model: nn.Module, images: Tensor, raw: Tensor | None) -> _Said:
+    if raw is not None:
+        output = model(images, features=model.whitened(raw))  # type: ignore[operator]
+    else:
+        output = model(images) if isinstance(model, VAE) else encoding(model)(images)
     code = code_of(output)
     if isinstance(output, VAEOutput):
-        return _Statement(code.mean, code.logvar, output.kl, output.reconstruction)
-    decoded = reconstruction_of(model, code.mean, images.shape)
+        kl = output.kl
+        return _Said(code.mean, code.logvar, kl.flatten(2).sum(2) if kl.dim() > 2 else kl, stated(output))
+    decoded = Statement(reconstruction_of(model, code.mean, images.shape), None, None)
     if code.logvar is None:
-        return _Statement(code.mean, None, None, decoded)
+        return _Said(code.mean, None, None, decoded)
     kl = Posterior(code.mean, code.logvar.clamp(*LOGVAR_RANGE)).kl_to_normal()
-    return _Statement(code.mean, code.logvar, kl.flatten(2).sum(2) if kl.dim() > 2 else kl, decoded)  # kl (B, D)
+    return _Said(code.mean, code.logvar, kl.flatten(2).sum(2) if kl.dim() > 2 else kl, decoded)  # kl (B, D)
+
+
+def evidence_of(
+    model: nn.Module,
+    images: Tensor,
+    layer: str | Sequence[str] | None = None,
+    *,
+    reads: Collection[str] = ("maps",),
+    **options: Any,
+) -> tuple[Evidence, Tensor, Tensor | None]:
+    """Return what the scores of ``images`` (B, C, H, W) in [0, 1] look at, and the codes' mean and log-variance.
+
+    ``layer`` and ``options`` are those of `vaex.attention.latent_attention`. Attention maps and the raw features of a
+    feature VAE are there only where ``reads`` names them.
+    """
+    found = latent_attention(model, images, layer, **options).float() if "maps" in reads else None
+    whole = original(model)
+    with undisturbed(whole, images) as pixels:
+        raw = whole.raw_features(pixels) if "raw" in reads and hasattr(whole, "raw_features") else None  # type: ignore[operator]
+        said = _said(whole, pixels, raw)
+        logvar, kl, reconstruction, features, decoded, raw = (
+            None if part is None else part.float() for part in (said.logvar, said.kl, *said.statement, raw)
+        )
+        mean = said.mean.float()
+        code = over_cells(mean, options.get("reduce", "sum")) if mean.dim() in (2, 4) else None
+        pixels = images.detach().clone().float()
+        calibration = calibration_of(whole)
+        return (
+            Evidence(pixels, found, reconstruction, kl, code, calibration, features, decoded, raw, whole),
+            mean,
+            logvar,
+        )
 
 
 def explain(
@@ -42,56 +79,71 @@ def explain(
     images: Tensor,
     layer: str | Sequence[str] | None = None,
     *,
-    score: str = "attention",
+    score: ScoreLike = "attention",
     **options: Any,
 ) -> Explanation:
     """Return maps, score map, score, code and reconstruction of ``images`` (B, C, H, W) in [0, 1].
 
-    ``options`` are those of `vaex.attention.latent_attention`; ``score`` names one of `vaex.scores.SCORES`. What the
-    model does not state (a log-variance, a decoder) is None; where it states no prior its KL is that to N(0, I), and of
-    a latent grid the KL is summed over the cells. The same images give the same result inside fit, validate, test,
-    predict and outside Lightning, and nothing of model or random stream is changed.
+    ``options`` are those of `vaex.attention.latent_attention`; ``score`` is one of `vaex.scores.SCORES`: a name, a
+    mapping of name and options, or a `vaex.scores.Score`. What the model does not state (a log-variance, a decoder of
+    images) is None; where it states no prior its KL is that to N(0, I), and of a latent grid the KL is summed over the
+    cells. The same images give the same result inside fit, validate, test, predict and outside Lightning, and nothing
+    of model or random stream is changed.
 
     Raises:
         VaexError: as `latent_attention`; for a score that the model cannot give, such as one that needs calibration;
             for ``create_graph=True``.
     """
+    return explain_and_score(model, images, layer, score=score, **options)[0]
+
+
+def explain_and_score(
+    model: nn.Module,
+    images: Tensor,
+    layer: str | Sequence[str] | None = None,
+    *,
+    score: ScoreLike = "attention",
+    scores: Sequence[ScoreLike] = (),
+    **options: Any,
+) -> tuple[Explanation, dict[str, Scored]]:
+    """Return the explanation of ``images`` as `explain` does and, by name, those of ``scores`` that the model allows.
+
+    Left out is what the model does not state (a decoder, a log-variance) or was not calibrated for.
+    """
     if options.get("create_graph"):
         raise VaexError("An explanation carries no graph; for a loss call latent_attention(..., create_graph=True).")
-    check_maps(score, calibration_of(model), layer, options)
-    maps = latent_attention(model, images, layer, **options).float()
-    model = original(model)
-    with undisturbed(model, images) as pixels:
-        said = _statement(model, pixels)
-        logvar, kl, reconstruction = (None if part is None else part.float() for part in said[1:])
-        mean = said.mean.float()
-        pixels = images.detach().clone().float()
-        code = over_cells(mean, options.get("reduce", "sum")) if mean.dim() in (2, 4) else None
-        scored = score_images(score, Evidence(pixels, maps, reconstruction, kl, code, calibration_of(model)))
-    return Explanation(maps, scored.score_map, scored.score, mean, logvar, kl, reconstruction)
+    main = score_named(score)
+    check_maps(main, calibration_of(model), layer, options)
+    beside = [score_named(other) for other in scores]
+    reads = {"maps", *(name for one in (main, *beside) for name in one.reads)}
+    evidence, mean, logvar = evidence_of(model, images, layer, reads=reads, **options)
+    with undisturbed(original(model), images):
+        scored = main(evidence)
+        also = scorable(beside, evidence, layer, options)
+        others = {other.known_as: scored if other == main else other(evidence) for other in also}
+    if evidence.maps is None:  # for the type checker: they were asked for
+        raise VaexError("There are no attention maps to explain with.")
+    explanation = Explanation(evidence.maps, *scored, mean, logvar, evidence.kl, evidence.reconstruction)
+    return explanation, others
+
+
+def score_only(
+    model: nn.Module,
+    images: Tensor,
+    layer: str | Sequence[str] | None = None,
+    *,
+    score: ScoreLike = "attention",
+    **options: Any,
+) -> Scored:
+    """Return score map and score of ``images`` as `explain` does, without attention maps where the score reads none."""
+    main = score_named(score)
+    check_maps(main, calibration_of(model), layer, options)
+    evidence, _, _ = evidence_of(model, images, layer, reads=main.reads, **options)
+    with undisturbed(original(model), images):
+        return main(evidence)
 
 
 def calibration_of(model: nn.Module) -> Mapping[str, Any]:
     """Return what calibration left in the model; empty where nothing was fitted."""
     found = getattr(original(model), "calibration", None)
     return found if isinstance(found, Mapping) else {}
-
-
-def scores_of(
-    names: Sequence[str],
-    model: nn.Module,
-    images: Tensor,
-    explanation: Explanation,
-    layer: str | Sequence[str] | None = None,
-    **options: Any,
-) -> dict[str, Scored]:
-    """Return those of the scores ``names`` that explained ``images`` (B, C, H, W) in [0, 1] allow.
-
-    ``layer`` and ``options`` are those of the explanation. Left out is what the model does not state (a decoder, a
-    log-variance) or was not calibrated for.
-    """
-    mean = explanation.mean
-    code = over_cells(mean, options.get("reduce", "sum")) if mean.dim() in (2, 4) else None
-    said = explanation.reconstruction, explanation.kl, code, calibration_of(model)
-    evidence = Evidence(images.float(), explanation.maps, *said)
-    return {name: score_images(name, evidence) for name in scorable(names, evidence, layer, options)}

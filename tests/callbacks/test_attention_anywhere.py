@@ -44,9 +44,9 @@ class Recorder(Attention):
         super().__init__(*args, **options)
         self.counts: list[tuple[str, int]] = []
 
-    def explain(self, pl_module: pl.LightningModule, images: Tensor) -> Any:
+    def _explained(self, pl_module: pl.LightningModule, images: Tensor, scores: Any = ()) -> Any:
         self.counts.append((str(pl_module.trainer.state.stage), len(images)))
-        return super().explain(pl_module, images)
+        return super()._explained(pl_module, images, scores)
 
 
 class Net(nn.Module):

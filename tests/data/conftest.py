@@ -1,4 +1,4 @@
-"""A web server on this machine that the tests of downloads tell how to behave."""
+"""A web server on this machine that the tests of downloads tell how to behave, and image files to read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 Answer = Callable[["Request"], None]
 
@@ -106,3 +110,37 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         yield server
         server.shutdown()
         thread.join()
+
+
+Draw = Callable[..., Path]
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Draw:
+    """Return a function that writes an image file below ``tmp_path``: random pixels by name, or the array given."""
+
+    def write(name: str, pixels: Any = None, size: tuple[int, int] = (16, 16), **options: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if pixels is None:
+            generator = np.random.default_rng(list(name.encode()))
+            pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(np.asarray(pixels)).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def category(draw: Draw, tmp_path: Path) -> Path:
+    """Return ``tmp_path``, which holds ``mvtec/nut``: 10 images to train on, 2 good, 2 bent and 1 cut to test on."""
+    for i in range(10):
+        draw(f"mvtec/nut/train/good/{i:03d}.png")
+    for kind, count in {"good": 2, "bent": 2, "cut": 1}.items():
+        for i in range(count):
+            draw(f"mvtec/nut/test/{kind}/{i:03d}.png")
+            if kind != "good":
+                mask = np.zeros((16, 16), dtype=np.uint8)
+                mask[i + 2 : i + 6, 3:9] = 255
+                draw(f"mvtec/nut/ground_truth/{kind}/{i:03d}_mask.png", mask)
+    return tmp_path

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vaex.errors import VaexError
-from vaex.modules.optimisation import build_optimiser, build_schedule, constant, cosine, exponential
+from vaex.modules.optimisation import build_optimiser, build_schedule, constant, cosine, exponential, one_cycle
 
 
 def weight(value: float = 2.0, gradient: float = 3.0) -> nn.Parameter:
@@ -115,6 +115,29 @@ def test_exponential_falls_to_its_rate_from_the_end_of_the_rise() -> None:
     assert exponential(10, 10) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("total", "rise"), [(40, 0.3), (300, 0.3), (50, 0.5), (11, 0.1)])
+def test_one_cycle_is_that_of_torch(total: int, rise: float) -> None:
+    optimiser = torch.optim.SGD([weight()], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 0.5, total_steps=total, pct_start=rise, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(total):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step() if len(expected) < total else None
+    assert rates({"name": "one_cycle", "rise": rise}, total, total) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_cycle_at_its_edges() -> None:
+    assert one_cycle(0, 1, start=0.1) == 0.1  # as the first step of any run
+    assert one_cycle(0, 1, rise=0.0) == 1.0
+    assert [one_cycle(step, 5, rise=0.0, final=0.0) for step in range(5)] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(5)]
+    )
+    assert one_cycle(99, 10, final=0.25) == pytest.approx(0.25)  # behind the end
+
+
 @pytest.mark.parametrize("schedule", [constant, cosine, exponential])
 def test_the_rise_meets_the_fall_without_a_jump(schedule: Any) -> None:
     values = [schedule(step, 200, warmup_steps=50) for step in range(201)]
@@ -172,6 +195,8 @@ def test_a_schedule_continues_from_its_state() -> None:
         ({"name": "cosine", "total": 3}, "schedule 'cosine' has no option 'total'"),
         ({"name": "cosine", "warmup_steps": 1.5}, "needs a whole number for the option 'warmup_steps', got 1.5"),
         ({"name": "cosine", "final": -0.1}, r"schedule\.final must be 0 or more, got -0\.1"),
+        ({"name": "one_cycle", "rise": 1.0}, r"schedule\.rise is a share of the run and must be below 1, got 1\.0"),
+        ({"name": "one_cycle", "start": -0.1}, r"schedule\.start must be 0 or more, got -0\.1"),
         ({"name": "constant", "warmup_steps": -1}, r"schedule\.warmup_steps must be 0 or more, got -1"),
         ({"name": "exponential", "rate": 0.0}, r"schedule\.rate must be positive, got 0\.0"),
     ],

@@ -14,11 +14,11 @@ import vaex
 from vaex.build import build_model
 from vaex.calibrate import fit_calibration
 from vaex.errors import VaexError
-from vaex.explanation import scores_of
+from vaex.explanation import explain_and_score, score_only
 from vaex.networks import VAE
-from vaex.scores import SCORES, score_images
-from vaex.scores.image import Evidence
+from vaex.scores import Evidence, score_images
 
+NAMES = ["attention", "reconstruction", "kl", "deviation", "mahalanobis"]
 NETWORK: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8}
 
 
@@ -139,21 +139,23 @@ def test_maps_of_another_kind_are_refused(calibrated: VAE, x: Tensor) -> None:
     for layer, options in (("conv1", {"target": "kl"}), ("conv2", {}), (None, {"target": "kl", "rectify": "abs"})):
         with pytest.raises(VaexError, match=r"with (layer=conv2|target=kl) and not .*; give the same options"):
             vaex.explain(calibrated, x, layer, score="deviation", **options)
-    explanation = vaex.explain(calibrated, x, "conv2", target="mean", score="mahalanobis")  # reads no map
-    assert "deviation" not in scores_of(list(SCORES), calibrated, x, explanation, "conv2", target="mean")
+    _, found = explain_and_score(calibrated, x, "conv2", target="mean", score="mahalanobis", scores=NAMES)
+    assert "deviation" not in found  # mahalanobis reads no map
 
 
 def test_scores_of_what_was_explained(calibrated: VAE, model: VAE, x: Tensor) -> None:
-    names = list(SCORES)
-    explanation = vaex.explain(calibrated, x, "conv2", target="kl", chunk=2)
-    found = scores_of(names, calibrated, x, explanation, "conv2", target="kl")
-    assert list(found) == names
-    for name in names:
+    _, found = explain_and_score(calibrated, x, "conv2", target="kl", chunk=2, scores=NAMES)
+    assert list(found) == NAMES
+    for name in NAMES:
         torch.testing.assert_close(
             found[name].score, vaex.explain(calibrated, x, "conv2", target="kl", score=name).score
         )
+        torch.testing.assert_close(
+            found[name].score_map, score_only(calibrated, x, "conv2", target="kl", score=name).score_map
+        )
     model.calibration = {}
-    assert list(scores_of(names, model, x, explanation, "conv2", target="kl")) == ["attention", "reconstruction", "kl"]
+    _, found = explain_and_score(model, x, "conv2", target="kl", scores=NAMES)
+    assert list(found) == ["attention", "reconstruction", "kl"]
     with pytest.raises(VaexError, match="not calibrated"):
         vaex.explain(model, x, score="deviation")
 

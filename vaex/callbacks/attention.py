@@ -9,6 +9,8 @@
 | attention/<stage>/energy_inside | with masks | share of a map's sum that lies in the mask |
 | localization/test/image_auroc_<score> | with labels | AUROC of one number per image |
 | localization/test/image_ap_<score> | with labels | average precision of the same |
+| localization/test/<measure>_<score> | with masks | what `vaex.metrics.LocalizationMetrics` measures of the score map |
+| localization/test/<measure>_<score>/<kind> | with kinds | the same for one kind of defect |
 | throughput/attention_share | validation | share of the validation time spent in this callback |
 
 <stage> is val or test. The overlap is that of active latents; where fewer than two are active, or the model states no
@@ -33,13 +35,14 @@ from vaex.attention.layers import resolve_layer
 from vaex.attention.methods import method_named, rectifier_named
 from vaex.attention.targets import target_named, whole_numbers
 from vaex.callbacks.batches import entry, images_of
+from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
-from vaex.explanation import calibration_of, explain, scores_of
-from vaex.metrics.detection import DetectionMetrics
+from vaex.explanation import calibration_of, explain_and_score
 from vaex.metrics.maps import MapMetrics
-from vaex.scores.image import CALIBRATED, SCORES
+from vaex.scores import Scored, needs_calibration, score_named
+from vaex.scores.registry import ScoreLike
 from vaex.types import Explanation
 
 OPTIONS = ("latents", "method", "target", "rectify", "reduce", "fuse", "chunk")
@@ -54,10 +57,10 @@ class Attention(pl.Callback):
     of the batch, a test step all of them. The first ``figure_images`` images of the first batch are drawn in some
     epochs with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
     Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
-    ``scores`` are measured against the labels (1 for anomalous) of the test set, those that the model allows; () for
-    labels that mean something else. Where ``score`` needs calibration, which follows training, the score maps during
-    ``fit`` are those of the attention. Training is not touched: weights, batch-norm statistics and random numbers are
-    those of a run without.
+    ``scores`` are measured against the labels (1 for anomalous) and masks of the test set, those that the model allows;
+    () for labels that mean something else. Maps and masks are compared at ``resolution`` pixels (None: the images').
+    Where ``score`` needs calibration, which follows training, the score maps during ``fit`` are those of the attention.
+    Training is not touched: weights, batch-norm statistics and random numbers are those of a run without.
 
     Raises:
         VaexError: for an unknown option, score, method or target; when ``model`` or ``layer`` names nothing, or the
@@ -69,12 +72,13 @@ class Attention(pl.Callback):
         model: str = "",
         layer: str | Sequence[str] | None = None,
         *,
-        score: str = "attention",
-        scores: Sequence[str] = ("reconstruction", "kl", "attention"),
+        score: ScoreLike = "attention",
+        scores: Sequence[ScoreLike] = ("reconstruction", "kl", "attention"),
         images_per_batch: int = 16,
         figure_images: int = 6,
         figure_latents: int = 6,
         every_n_epochs: int = 5,
+        resolution: int | None = None,
         folder: str | None = None,
         **options: Any,
     ) -> None:
@@ -85,13 +89,15 @@ class Attention(pl.Callback):
                 f"figure_images of 0 or more, got {images_per_batch}, {figure_latents}, {every_n_epochs}, "
                 f"{figure_images}."
             )
-        self.model, self.layer, self.score, self.scores = model, layer, score, list(scores)
+        self.model, self.layer, self.scores = model, layer, list(scores)
+        self.score = score_named(score)
         self.images_per_batch, self.figure_images = images_per_batch, figure_images
         self.figure_latents, self.every_n_epochs = figure_latents, every_n_epochs
         self.folder, self.options = folder, options
         self._check_names()
         self._maps = MapMetrics()
-        self._detection: DetectionMetrics | None = None
+        self.resolution = resolution
+        self._measures: ScoreMeasures | None = None
         self._fixed: tuple[Tensor, Tensor | None] | None = None
         self._seconds = self._started = 0.0
 
@@ -100,9 +106,7 @@ class Attention(pl.Callback):
         for name in self.options:
             if name not in OPTIONS:
                 raise unknown("option of the attention callback", name, [*own, *OPTIONS])
-        for name in (self.score, *self.scores):
-            if name not in SCORES:
-                raise unknown("score", name, SCORES)
+        named_apart(self.scores)
         if self.options.get("latents") is not None:
             whole_numbers("latents", self.options["latents"])
         for option, check in (("method", method_named), ("target", target_named), ("rectify", rectifier_named)):
@@ -125,13 +129,18 @@ class Attention(pl.Callback):
 
     def explain(self, pl_module: pl.LightningModule, images: Tensor) -> Explanation:
         """Return the explanation of ``images`` with this callback's model, layer and options."""
+        return self._explained(pl_module, images)[0]
+
+    def _explained(
+        self, pl_module: pl.LightningModule, images: Tensor, scores: Sequence[ScoreLike] = ()
+    ) -> tuple[Explanation, dict[str, Scored]]:
         vae, score = self._vae(pl_module), self.score
         options = self.options
         if pl_module.trainer.state.fn == "fit" and not calibration_of(vae):  # that follows training
-            score = "attention" if score in CALIBRATED else score
+            score = score_named("attention") if needs_calibration(score) else score
             if getattr(target_named(options.get("target", "mean")), "calibrated", False):
                 options = {**options, "target": "mean"}
-        return explain(vae, images, self.layer, score=score, **options)
+        return explain_and_score(vae, images, self.layer, score=score, scores=scores, **options)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
@@ -146,10 +155,12 @@ class Attention(pl.Callback):
         self._fixed = None
         self._seconds, self._started = 0.0, time.perf_counter()
 
-    def _take(self, pl_module: pl.LightningModule, batch: Any, count: int | None) -> Explanation:
+    def _take(
+        self, pl_module: pl.LightningModule, batch: Any, count: int | None, scores: Sequence[ScoreLike] = ()
+    ) -> dict[str, Scored]:
         started = time.perf_counter()
         images, mask = images_of(batch)[:count], entry(batch, "mask")
-        explanation = self.explain(pl_module, images)
+        explanation, scored = self._explained(pl_module, images, scores)
         kl = explanation.kl
         if kl is not None and kl.shape[1] != explanation.mean.shape[1]:
             kl = None  # of a prior that does not factorise over latents
@@ -158,7 +169,7 @@ class Attention(pl.Callback):
             first = slice(self.figure_images)
             self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
         self._seconds += time.perf_counter() - started
-        return explanation
+        return scored
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start new measures."""
@@ -194,7 +205,7 @@ class Attention(pl.Callback):
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start new measures of maps and, where labels come, of scores."""
         self._begin(pl_module)
-        self._detection = None
+        self._measures = ScoreMeasures(named_apart(self.scores), self.resolution, pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -206,23 +217,18 @@ class Attention(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Explain every image of the batch and score it against its label."""
-        explanation = self._take(pl_module, batch, None)
-        labels = entry(batch, "label")
-        if labels is None:
+        labels, kinds = entry(batch, "label"), entry(batch, "group")
+        scored = self._take(pl_module, batch, None, () if labels is None else self.scores)
+        if labels is None or not scored or self._measures is None:
             return
-        vae, images = self._vae(pl_module), images_of(batch)
-        scored = scores_of(self.scores, vae, images, explanation, self.layer, **self.options)
-        if not scored:
-            return
-        if self._detection is None:
-            self._detection = DetectionMetrics(list(scored)).to(pl_module.device)
-        self._detection.update({name: found.score for name, found in scored.items()}, labels)
+        names = getattr(getattr(trainer, "datamodule", None), "group_names", ())
+        self._measures.update(scored, labels, entry(batch, "mask"), kinds, names)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""
         self._log(pl_module, "attention/test", self._maps.compute())
-        if self._detection is not None:
-            self._log(pl_module, "localization/test", self._detection.compute())
+        if self._measures is not None:
+            self._log(pl_module, "localization/test", self._measures.compute())
         self._draw(trainer, pl_module, "test")
 
     # --- what comes out

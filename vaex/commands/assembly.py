@@ -28,7 +28,9 @@ from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule
 from vaex.modules.checkpoint_io import AtomicCheckpointIO
+from vaex.modules.feature_vae import module_class
 from vaex.runs import best_checkpoint
+from vaex.scores import score_named
 
 
 def container(config: Any) -> Any:
@@ -99,10 +101,12 @@ def build_module(config: DictConfig) -> VAEModule:
     """Return the LightningModule of the composed config."""
     groups = ("network", "objective", "optim", "schedule", "prior")
     run = {group: portable(config[group]) for group in ("data", "attention", "score", "metrics")}
-    return VAEModule(
+    network = container(config.network)
+    return module_class(network)(
         **{group: container(config[group]) for group in groups},
         seed=config.seed,
         compile=config.compile,
+        channels_last=config.get("channels_last", False),  # a run from before the key is resumed
         run={**run, "name": config.name},
     )
 
@@ -193,7 +197,8 @@ class Run:
         return {"test": self._flat("test")}
 
     def _flat(self, stage: str) -> dict[str, float]:
-        return flat_metrics(stage, self.trainer.callback_metrics, self.config.score.name)
+        label = score_named(container(self.config.score)).known_as
+        return flat_metrics(stage, self.trainer.callback_metrics, label)
 
     @contextmanager
     def _closing_loggers(self) -> Iterator[None]:

@@ -62,12 +62,24 @@ def most_images(config: DictConfig) -> int | None:
 
 
 def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: Any) -> dict[str, Any]:
-    """Return the calibration of ``model`` for normal images of ``data`` and the attention options of ``config``."""
+    """Return the calibration of ``model`` for normal images of ``data``, the attention and the scores of ``config``."""
     from vaex.calibrate import fit_calibration
     from vaex.data.normal import NormalImages
+    from vaex.detectors import fit_detectors
 
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
-    return fit_calibration(model.to(device), batches, **attention_of(config))
+    options = attention_of(config)
+    calibration = fit_calibration(model.to(device), batches, **options)
+    held_out = (images.to(device) for images in NormalImages(data, None, batch_size, split="val"))
+    calibration["detectors"] = fit_detectors(model, scores_of(config), batches, held_out, calibration, **options)
+    return calibration
+
+
+def scores_of(config: DictConfig) -> list[Any]:
+    """Return the score of a composed config and those that are measured beside it, as plain values."""
+    score: Any = OmegaConf.to_container(config.score, resolve=True)
+    beside: Any = OmegaConf.to_container(config.metrics, resolve=True)
+    return [score, *(beside.get("scores") or ())]
 
 
 def calibrate_checkpoint(config: DictConfig) -> None:

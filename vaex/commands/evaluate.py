@@ -25,13 +25,13 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.commands.train import command_line, report
-    from vaex.modules import VAEModule
+    from vaex.modules.feature_vae import module_class
 
     folder = Path(config.paths.run)
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
-    module = VAEModule(**{**model.config, "seed": config.seed})
+    module = module_class(model.config["network"])(**{**model.config, "seed": config.seed})
     if not config.random_weights:
         module.vae.load_state_dict(model.state_dict())
         module.vae.calibration = model.calibration

@@ -70,6 +70,7 @@ def explain_images(config: DictConfig) -> None:
     else:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
     stems = file_stems(sources)
+    score: Any = OmegaConf.to_container(config.score, resolve=True)
     out = folder_of(config)
     skipped: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -85,7 +86,7 @@ def explain_images(config: DictConfig) -> None:
     with npz_writer(out / "maps.npz") as store:
         for batch in batches(readable(), config.batch_size):
             images = torch.from_numpy(np.stack([pixels for _, pixels in batch])).to(device)
-            explanation = explain(model, images, score=config.score.name, **options)
+            explanation = explain(model, images, score=score, **options)
             latents = latents_of_maps(explanation, options.get("target", "mean"), options.get("latents"))
             if not rows:  # the first batch decides what all pictures show
                 chosen = columns_chosen(explanation, latents, config.latents, config.max_latents)

@@ -34,10 +34,11 @@ def export_checkpoint(config: DictConfig) -> None:
     if config.format == FORMATS[0]:  # before anything slow
         need_packages("onnx", "onnxscript")
     model = load(config.ckpt)
+    score: Any = OmegaConf.to_container(config.score, resolve=True)
     request = Request(
         config.what,
         attention_options(config),
-        config.score.name,
+        score,
         threshold_of(config.threshold, model.calibration, config.score.name) if config.what == "score" else None,
         config.input,
         None if config.image_size is None else size_of(config.image_size),

@@ -116,7 +116,7 @@ class RunRecord:
 
 
 def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None) -> dict[str, float]:
-    """Return the values logged for ``stage`` under flat names; ``image_auroc`` is that of ``score``."""
+    """Return the values logged for ``stage`` under flat names; ``image_auroc`` and the like are those of ``score``."""
     flat: dict[str, float] = {}
     for key, value in logged.items():
         section, _, name = key.partition("/")
@@ -124,10 +124,10 @@ def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None
             flat[name] = float(value)
         elif section in SECTIONS and name.startswith(f"{stage}/"):
             flat[name.partition("/")[2]] = float(value)
-    for measure in ("image_auroc", "image_ap"):
-        if score and f"{measure}_{score}" in flat:
-            flat[measure] = flat[f"{measure}_{score}"]
-    return flat
+    own = {
+        name.removesuffix(f"_{score}"): value for name, value in flat.items() if score and name.endswith(f"_{score}")
+    }
+    return {**flat, **own}
 
 
 def write_metrics(folder: Path, **stages: Mapping[str, float]) -> None:

@@ -77,10 +77,10 @@ def fit_and_test(config: DictConfig) -> float | None:
     # From here on torch is imported
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
-    from vaex.scores import CALIBRATED
+    from vaex.scores import needs_calibration
 
     calibrating = bool(config.get("calibrate", True))  # a run from before the key is resumed with it
-    if config.score.name in CALIBRATED and not calibrating:
+    if needs_calibration(resolved["score"]) and not calibrating:
         raise VaexError(f"score={config.score.name} needs a calibrated model; leave calibrate=true.")
     folder = Path(config.paths.run)
     last = folder / CHECKPOINTS / LAST if config.resume else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,34 @@ from vaex.errors import VaexError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 """File names that are taken for images; others in a folder are left alone."""
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def images_in(folder: Path, deep: bool = False) -> list[Path]:
+    """Return the images in a folder, or with ``deep`` also below it, in order of name; hidden ones are left out.
+
+    A folder that is not there holds none.
+    """
+    if not folder.is_dir():
+        return []
+    return [
+        file
+        for file in sorted(folder.rglob("*") if deep else folder.iterdir())
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+
+
+def find_mask(folder: Path, stem: str) -> Path | None:
+    """Return the image in ``folder`` named ``stem`` or ``stem`` + "_mask", of any suffix, or None."""
+    for name in (f"{stem}_mask", stem):
+        for suffix in (".png", *sorted(SUFFIXES - {".png"})):
+            for written in (suffix, suffix.upper()):
+                if (file := folder / f"{name}{written}").is_file():
+                    return file
+    return None
 
 
 def image_files(path: str | Path) -> list[Path]:
@@ -26,13 +55,7 @@ def image_files(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise VaexError(f"No image or folder at {path}; check images=.")
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    found = images_in(path, deep=True)
     if not found:
         raise VaexError(f"Folder {path} holds no images ({', '.join(sorted(SUFFIXES))}); check images=.")
     return found
@@ -60,7 +83,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
                 )
                 pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
                 planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise VaexError(f"{path} cannot be read as an image ({error}).") from error
     return np.clip(planes, 0.0, 1.0)
 
@@ -79,3 +102,66 @@ def _on_black(image: Image.Image) -> Image.Image:
         return image
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+
+
+class Mask(NamedTuple):
+    """A mask as read, and what was met on the way."""
+
+    pixels: NDArray[np.uint8]  # (1, H, W), 1 where the defect is
+    resized: bool  # its file has another size than the image
+    empty: bool  # nothing is marked
+
+
+def read_pixels(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return an image file as (C, H, W) uint8: what `read_image` gives, times 255 and rounded.
+
+    Raises:
+        VaexError: as `read_image`.
+    """
+    pixels: NDArray[np.uint8] = np.rint(read_image(path, shape) * np.float32(255)).astype(np.uint8)
+    return pixels
+
+
+def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> Mask:
+    """Return a mask file as (1, H, W) uint8 of 0 and 1, resized to ``size`` (H, W) by area.
+
+    Marked is what has at least half of the brightness that the format can hold; where nothing is that bright, as with
+    numbered regions, whatever is not 0 (in JPEG files, which blur zeros, always the former). A pixel of the result is 1
+    when more than half of it is marked; a mask so fine that nothing would be left keeps the pixels that it covers most.
+    A mask must have the proportions of its ``image``, both as EXIF turns them.
+
+    Raises:
+        VaexError: when the file cannot be read, or has other proportions than ``image``.
+    """
+    height, width = size
+    try:
+        with Image.open(path) as opened:
+            turned = ImageOps.exif_transpose(opened)
+            wide = turned.mode.startswith("I") or turned.mode == "F"
+            values = np.asarray(turned if wide else _on_black(turned).convert("L"), dtype=np.float32)
+            top = 65535.0 if turned.mode.startswith("I") else 1.0 if turned.mode == "F" else 255.0
+        own = turned.size
+        drawn = own if image is None else _displayed_size(image)
+    except _UNREADABLE as error:
+        raise VaexError(f"The mask {path} cannot be read as an image ({error}).") from error
+    if abs(own[0] * drawn[1] - own[1] * drawn[0]) > max(*own, *drawn):  # about one pixel of rounding
+        raise VaexError(
+            f"The mask {path} is {own[0]}x{own[1]} pixels, but its image {image} is {drawn[0]}x{drawn[1]}; "
+            "give a mask of the image's size."
+        )
+    marked = values >= top / 2
+    if not marked.any() and path.suffix.lower() not in (".jpg", ".jpeg"):
+        marked = values > 0
+    if own != (width, height):
+        area = Image.fromarray(marked.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+        share = np.asarray(area, dtype=np.float32)
+        most = float(share.max())
+        marked = share > (0.5 if most > 0.5 else most / 2)
+    return Mask(marked.astype(np.uint8)[None], own != drawn, not marked.any())
+
+
+def _displayed_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) as EXIF turns the image, from its header alone."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size

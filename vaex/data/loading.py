@@ -17,12 +17,14 @@ class ResumableSampler(DistributedSampler[int]):
     Under several processes every rank takes each ``world_size``-th index. Training ranks get equally many
     (the remainder of at most ``world_size - 1`` images is left out of the epoch); evaluation ranks see each
     image exactly once, so their numbers may differ by one image. Lightning leaves a DistributedSampler in place
-    and tells it the epoch by ``set_epoch``; without that, every `begin` starts the next epoch.
+    and tells it the epoch by ``set_epoch``; without that, every `begin` starts the next epoch. A dataset that
+    ``counts_epochs`` is told the epoch in training: index ``i`` comes as ``i + (epoch + 1) * length``.
     """
 
     def __init__(self, dataset: Any, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
         self.length = len(dataset)
+        self.counts_epochs = bool(getattr(dataset, "counts_epochs", False))
         self.skip = 0  # images of this epoch to leave out, because they were seen before a resume
         self._begun = False
         self._resumed: tuple[int, int] | None = None
@@ -62,7 +64,9 @@ class ResumableSampler(DistributedSampler[int]):
         return len(range(self.rank, self.length, self.num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._order()[self.skip :])
+        # What a dataset changes anew every epoch must depend on the epoch and not on who loads it, nor how often
+        start = (self.epoch + 1) * self.length if self.shuffle and self.counts_epochs else 0
+        return (start + index for index in self._order()[self.skip :])
 
 
 def is_batch(batch: Batch) -> Batch:

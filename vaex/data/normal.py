@@ -16,22 +16,24 @@ from vaex.errors import VaexError
 
 
 class NormalImages:
-    """The normal training images of a set-up data module in batches (B, C, H, W), at most ``most`` of them.
+    """The normal images of a split of a set-up data module in batches (B, C, H, W), at most ``most`` of them.
 
-    Normal are images labelled 0, or all where there are no labels. All come in the order of the data set; of more than
-    ``most`` images a sample is taken that is always the same. Nothing is drawn from the random stream, and the pass
-    can be repeated. The length counts batches, at most.
+    ``split`` is train or val. Normal are images labelled 0, or all where there are no labels. All come in the order of
+    the data set; of more than ``most`` images a sample is taken that is always the same. Nothing is drawn from the
+    random stream, and the pass can be repeated. The length counts batches, at most.
 
     Raises:
         VaexError: when the data module has no training images, or its batches hold none.
     """
 
-    def __init__(self, data: pl.LightningDataModule, most: int | None = None, batch_size: int = 64) -> None:
-        dataset: Any = getattr(data, "train_set", None)
+    def __init__(
+        self, data: pl.LightningDataModule, most: int | None = None, batch_size: int = 64, split: str = "train"
+    ) -> None:
+        dataset: Any = getattr(data, f"{split}_set", None)
         if dataset is None:
-            dataset = getattr(data.train_dataloader(), "dataset", None)
+            dataset = getattr(getattr(data, f"{split}_dataloader")(), "dataset", None)
         if dataset is None:
-            raise VaexError(f"{type(data).__name__} has no training images to calibrate with; give it a train_set.")
+            raise VaexError(f"{type(data).__name__} has no {split} images to calibrate with; give it a {split}_set.")
         self.name, self.dataset, self.most, self.batch_size = type(data).__name__, dataset, most, batch_size
         self.workers = getattr(data, "num_workers", 0)
 

@@ -21,9 +21,11 @@ from vaex.attention.target import Target
 from vaex.attention.targets import target_named
 from vaex.attention.values import over_cells, target_values
 from vaex.errors import VaexError, unknown
-from vaex.explanation import explain
+from vaex.explanation import score_only
 from vaex.networks import VAE
-from vaex.scores.image import Evidence, score_images
+from vaex.scores import Evidence, score_images, score_named
+from vaex.scores.evidence import Statement, stated
+from vaex.scores.registry import ScoreLike
 from vaex.types import Posterior
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,7 @@ class Request:
 
     what: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    score: str = "attention"
+    score: ScoreLike = "attention"
     threshold: Any = None
     pixels: str = "float"
     image_size: tuple[int, int] | None = None
@@ -85,7 +87,7 @@ class Request:
     @property
     def has_maps(self) -> bool:
         """Whether attention maps are computed."""
-        return self.what in ("attention", "score")
+        return self.what == "attention" or (self.what == "score" and "maps" in score_named(self.score).reads)
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ def eager_outputs(model: VAE, request: Request, images: Tensor) -> tuple[Tensor,
     if request.what == "attention":
         return (latent_attention(model, pixels, **request.options),)
     if request.what == "score":
-        found = explain(model, pixels, score=request.score, **request.options)
-        return judged(request, found.score_map, found.score)
+        return judged(request, *score_only(model, pixels, score=request.score, **request.options))
     with undisturbed(model, pixels):
         return _without_maps(model, request, pixels)
 
@@ -231,15 +232,23 @@ def maps_and_posterior(model: VAE, pixels: Tensor, request: Request, plan: Plan)
 def graph_outputs(model: VAE, request: Request, plan: Plan | None, images: Tensor) -> tuple[Tensor, ...]:
     """Return the outputs of an export for its input, by operations that can be traced."""
     pixels = prepared(model, request, images)
-    if plan is None:
-        return _without_maps(model, request, pixels)
-    maps, posterior = maps_and_posterior(model, pixels, request, plan)
-    if request.what == "attention":
-        return (maps,)
-    decoded, kl = model.decode(posterior.mean).mean, model.prior.kl(posterior, posterior.mean)
+    if request.what != "score":
+        return (
+            _without_maps(model, request, pixels)
+            if plan is None
+            else maps_and_posterior(model, pixels, request, plan)[:1]
+        )
+    maps, posterior = (None, None) if plan is None else maps_and_posterior(model, pixels, request, plan)
+    output: Any = None
+    if posterior is None or hasattr(model, "raw_features"):
+        output = model(pixels)
+        posterior = output.posterior
+    statement = Statement(model.decode(posterior.mean).mean, None, None) if output is None else stated(output)
+    kl = model.prior.kl(posterior, posterior.mean)
     code = over_cells(posterior.mean, request.options.get("reduce", "sum"))
-    scored = score_images(request.score, Evidence(pixels, maps, decoded, kl, code, model.calibration))
-    return judged(request, *scored)
+    raw = model.raw_features(pixels) if "raw" in score_named(request.score).reads else None  # type: ignore[operator]
+    evidence = Evidence(pixels, maps, statement.reconstruction, kl, code, model.calibration, *statement[1:], raw, model)
+    return judged(request, *score_images(request.score, evidence))
 
 
 def _without_maps(model: VAE, request: Request, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -24,6 +24,7 @@ from vaex.exporting.parts import Plan, Request, eager_outputs, example_input, gr
 from vaex.exporting.tracing import traced_program
 from vaex.networks import VAE
 from vaex.runs import write_atomic
+from vaex.scores import score_named
 
 FORMATS = ("onnx", "pt2")
 METADATA = "vaex.json"
@@ -110,7 +111,7 @@ def described(request: Request) -> dict[str, str]:
         told |= {key: str(options[key]) for key in ("method", "target", "rectify")}
         told["units"] = "units of the target: nats of kl, total_kl and neg_elbo, else of the code; >= 0 when rectified"
     if request.what == "score":
-        told |= {"score": request.score, "threshold": str(request.threshold)}
+        told |= {"score": score_named(request.score).known_as, "threshold": str(request.threshold)}
     return told
 
 

@@ -6,12 +6,14 @@ from vaex.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vaex.metrics.detection import DetectionMetrics
+    from vaex.metrics.localization import LocalizationMetrics
     from vaex.metrics.maps import MapMetrics, active_latents, active_units, energy_inside, map_entropy, pointing_game
     from vaex.metrics.overlap import mean_overlap, overlap_ratio, pairwise_overlap
     from vaex.metrics.ranking import auroc, average_precision
 
 __all__ = [
     "DetectionMetrics",
+    "LocalizationMetrics",
     "MapMetrics",
     "active_latents",
     "active_units",
@@ -30,7 +32,7 @@ _OVERLAP = ["mean_overlap", "overlap_ratio", "pairwise_overlap"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
-    {"DetectionMetrics": "vaex.metrics.detection"}
+    {"DetectionMetrics": "vaex.metrics.detection", "LocalizationMetrics": "vaex.metrics.localization"}
     | dict.fromkeys(_MAPS, "vaex.metrics.maps")
     | dict.fromkeys(_OVERLAP, "vaex.metrics.overlap")
     | dict.fromkeys(["auroc", "average_precision"], "vaex.metrics.ranking"),

@@ -52,7 +52,7 @@ def _rise(step: int, warmup_steps: int) -> float:
     return (step + 1) / (warmup_steps + 1)
 
 
-def _progress(step: int, total: float, warmup_steps: int) -> float:
+def _progress(step: int, total: float, warmup_steps: float) -> float:
     return min(1.0, (step - warmup_steps) / max(1.0, total - warmup_steps))
 
 
@@ -75,7 +75,24 @@ def exponential(step: int, total: float, rate: float = 0.1, warmup_steps: int = 
     return float(rate ** _progress(step, total, warmup_steps))
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "exponential": exponential}
+def one_cycle(step: int, total: float, rise: float = 0.3, start: float = 0.04, final: float = 4e-6) -> float:
+    """Rise from ``start`` to 1 over the share ``rise`` of the run, then fall to ``final``, each along half a cosine.
+
+    Source: Smith & Topin, "Super-Convergence", 2019, as torch's OneCycleLR with its defaults; the momentum stays.
+    """
+    if step == 0:  # of which the number of steps is not known
+        return start if rise > 0 else 1.0
+    peak = max(rise * total - 1, 0.0)
+    low, progress = (start, step / peak) if step < peak else (final, 1 - _progress(step, total - 1, peak))
+    return low + (1 - low) * 0.5 * (1 - math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "exponential": exponential,
+    "one_cycle": one_cycle,
+}
 """Factor of the learning rate as a function of (optimiser step, total steps)."""
 
 
@@ -109,5 +126,7 @@ def build_schedule(optimiser: Optimizer, config: Mapping[str, Any], total: Calla
     for key, value in options.items():
         if isinstance(value, int | float) and (value < 0 or (key == "rate" and value == 0)):
             raise VaexError(f"schedule.{key} must be {'positive' if key == 'rate' else '0 or more'}, got {value}.")
+        if key == "rise" and isinstance(value, int | float) and value >= 1:
+            raise VaexError(f"schedule.rise is a share of the run and must be below 1, got {value}.")
     call_checked(f"schedule '{config['name']}'", partial(function, 0, 1), options)
     return LambdaLR(optimiser, lambda step: function(step, total() if step else 1, **options))

@@ -32,6 +32,7 @@ class VAEModule(pl.LightningModule):
     ``network`` is ``{"name": "conv", "shape": [1, 64, 64], "latents": 10, ...}``, ``objective``
     ``{"name": "beta_vae", "beta": 4.0}``, ``optim`` ``{"name": "adam", "lr": 1e-3}``; ``run`` carries whatever else
     an evaluation of the checkpoint needs. Logs ``train/`` and ``val/`` terms in nats per image, unweighted.
+    ``channels_last`` lays tensors out pixel by pixel, which convolutions in bf16 are faster with.
     Random draws of a step depend on (``seed``, epoch, batch) alone, so a resumed run repeats them.
 
     Raises:
@@ -47,6 +48,7 @@ class VAEModule(pl.LightningModule):
         prior: Mapping[str, Any] | None = None,
         seed: int = 0,
         compile: bool = False,  # noqa: A002 - the config key
+        channels_last: bool = False,
         run: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class VAEModule(pl.LightningModule):
             "prior": prior or {"name": "normal"},
             "seed": seed,
             "compile": compile,
+            "channels_last": channels_last,
             "run": run or {},
         }
         self.save_hyperparameters(plain(config), logger=False)  # whoever composed the run logs its config
@@ -65,6 +68,8 @@ class VAEModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(step_seed(self.hparams["seed"], "init"))
             self.vae = build_model(self.hparams["network"], self.hparams["prior"])
+        if channels_last:
+            self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = build_objective(self.hparams["objective"], self.vae)
         if compile:
             self.vae.compile()
@@ -80,6 +85,8 @@ class VAEModule(pl.LightningModule):
 
     def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
         images, keep = batch["image"], self.objective.keep
+        if self.hparams["channels_last"]:
+            images = images.contiguous(memory_format=torch.channels_last)
         if not keep:
             return self.objective(images, self.vae(images, sample=True), step)
         training = torch.is_grad_enabled()
@@ -127,8 +134,13 @@ class VAEModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one validation batch with a sampled z, an estimate of the ELBO.
 
-        Weights that warm up count in full, so that losses of different steps compare.
+        Weights that warm up count in full, so that losses of different steps compare. Images labelled anomalous are
+        left out: what is trained on normal images is judged by normal ones.
         """
+        normal = normal_part(batch)
+        if normal is None:
+            return
+        batch = normal
         self._seed("val", batch_idx)
         terms = self._terms(batch)
         if self.trainer.state.fn == TrainerFn.FITTING:  # before a checkpoint of these weights counts as the best
@@ -152,6 +164,18 @@ class VAEModule(pl.LightningModule):
             raise VaexError("A schedule that falls needs an end: set trainer.max_epochs or trainer.max_steps.")
         schedule = build_schedule(optimiser, self.hparams["schedule"], lambda: self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def normal_part(batch: Batch) -> Batch | None:
+    """Return the images of a batch that are not labelled anomalous, None where there are none."""
+    labels = batch.get("label")
+    if labels is None or not bool(labels.any()):
+        return batch
+    normal = labels.flatten() == 0
+    if not bool(normal.any()):
+        return None
+    part: Any = {name: value[normal] for name, value in batch.items() if isinstance(value, Tensor)}
+    return part  # type: ignore[no-any-return]
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,7 @@
-"""Scores: what a picture's anomaly is, as a map over its pixels and as one number."""
+"""Scores: what a picture's anomaly is, as a map over its pixels and as one number; detectors are fitted ones."""
 
-from vaex.scores.image import CALIBRATED, SCORES, Scored, score_images
+from vaex.scores.evidence import Evidence, Scored
+from vaex.scores.registry import SCORES, needs_calibration, score_images, score_named
+from vaex.scores.score import Score
 
-__all__ = ["CALIBRATED", "SCORES", "Scored", "score_images"]
+__all__ = ["SCORES", "Evidence", "Score", "Scored", "needs_calibration", "score_images", "score_named"]

@@ -8,7 +8,8 @@ from typing import Any
 
 from vaex.attention.latent import latent_attention
 from vaex.errors import VaexError
-from vaex.scores.image import Evidence, available
+from vaex.scores.evidence import Evidence
+from vaex.scores.score import Score
 
 FREE = ("size", "chunk", "create_graph")
 """Options of `latent_attention` that do not change what a map says."""
@@ -40,22 +41,22 @@ def other_options(calibration: Mapping[str, Any], layer: Any, options: Mapping[s
     return [name for name, value in seen.items() if now.get(name) != value]
 
 
-def check_maps(score: str, calibration: Mapping[str, Any] | None, layer: Any, options: Mapping[str, Any]) -> None:
+def check_maps(score: Score, calibration: Mapping[str, Any] | None, layer: Any, options: Mapping[str, Any]) -> None:
     """Check that ``score`` compares maps with those of a calibration of the same kind.
 
     Raises:
         VaexError: when they differ in an option, with what the calibration has seen.
     """
-    if score == "deviation" and calibration and (differ := other_options(calibration, layer, options)):
+    if score.compares_maps and calibration and (differ := other_options(calibration, layer, options)):
         seen, now = calibration["attention"], map_options(layer, options)
         pairs = ", ".join(f"{name}={seen[name]} and not {now.get(name)}" for name in differ)
         raise VaexError(
-            f"score=deviation compares with maps of the same kind, but this model was calibrated with {pairs}; give "
+            f"score={score.name} compares with maps of the same kind, but this model was calibrated with {pairs}; give "
             "the same options, or run `vaex calibrate ckpt=...` with the new ones."
         )
 
 
-def scorable(names: Sequence[str], evidence: Evidence, layer: Any, options: Mapping[str, Any]) -> list[str]:
-    """Return those of ``names`` that the evidence suffices for and whose calibration has seen maps of this kind."""
+def scorable(scores: Sequence[Score], evidence: Evidence, layer: Any, options: Mapping[str, Any]) -> list[Score]:
+    """Return those of ``scores`` that the evidence suffices for and whose calibration has seen maps of this kind."""
     foreign = bool(other_options(evidence.calibration or {}, layer, options))
-    return [name for name in names if available(name, evidence) and not (foreign and name == "deviation")]
+    return [score for score in scores if not score.missing(evidence) and not (foreign and score.compares_maps)]

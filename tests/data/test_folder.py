@@ -1,0 +1,122 @@
+"""Images of one's own: folders in any nesting, splits by share, masks or none, and what is missing is told."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vaex.data import Folder
+from vaex.errors import VaexError
+
+Draw = Callable[..., Path]
+
+MASK = np.zeros((16, 16), dtype=np.uint8)
+MASK[3:9, 4:12] = 255
+
+
+@pytest.fixture
+def photos(draw: Draw, tmp_path: Path) -> Path:
+    """20 normal images in two folders and three formats, 2 scratched and 1 dented one with masks, 1 of no kind."""
+    for i in range(20):
+        draw(f"good/{'a' if i % 2 else 'b'}/{i:02d}.{('png', 'jpg', 'bmp', 'tif')[i % 4]}")
+    for name in ("bad/scratch/1", "bad/scratch/2", "bad/dent/1", "bad/3"):
+        draw(f"{name}.png")
+        draw(f"{name.replace('bad', 'masks')}.png", MASK)
+    return tmp_path
+
+
+def ready(photos: Path, **options: Any) -> Folder:
+    options = {"root": str(photos), "normal_dir": "good", "abnormal_dir": "bad", "size": 16, **options}
+    data = Folder(**options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def names(data: Folder, split: str) -> set[str]:
+    return {r.path.relative_to(data.root).as_posix() for r in data.records if r.split == split and not r.label}
+
+
+def test_normal_images_are_split_and_abnormal_ones_tested(photos: Path) -> None:
+    data = ready(photos, mask_dir="masks", test_fraction=0.25, val_fraction=0.2)
+    assert data.group_names == ("good", "anomalous", "dent", "scratch", "synthetic")
+    assert [len(names(data, split)) for split in ("train", "val", "test")] == [12, 3, 5]
+    assert len(names(data, "train") | names(data, "val") | names(data, "test")) == 20
+    batch = data.test_set.__getitems__(list(range(len(data.test_set))))
+    found = {r.path.relative_to(photos / "bad").as_posix(): i for i, r in enumerate(data.test_set.records) if r.label}
+    kinds = {name: data.group_names[batch["group"][row]] for name, row in found.items()}
+    assert kinds == {"3.png": "anomalous", "dent/1.png": "dent", "scratch/1.png": "scratch", "scratch/2.png": "scratch"}
+    assert batch["label"].sum() == 4
+    for row, label in enumerate(batch["label"].tolist()):
+        np.testing.assert_array_equal(batch["mask"][row, 0], MASK / 255 * label)
+
+
+def test_the_seed_decides_the_splits(photos: Path) -> None:
+    first, again, other = (ready(photos, seed=seed) for seed in (0, 0, 1))
+    for split in ("train", "val", "test"):
+        assert names(first, split) == names(again, split) != names(other, split)
+
+
+def test_without_masks_there_are_none_and_it_is_told(photos: Path, caplog: Any) -> None:
+    data = ready(photos)
+    assert "4 of the 4 anomalous test images have no mask: only whole images are judged" in caplog.text
+    assert "mask" not in data.test_set.__getitems__([0])
+    assert "mask" in data.train_set.__getitems__([0])
+    assert data.val_set.__getitems__([1])["mask"].any()
+
+
+def test_normal_images_alone_will_do(photos: Path) -> None:
+    data = ready(photos, abnormal_dir=None)
+    assert data.group_names == ("good", "synthetic")
+    assert not data.test_set.labels.any()
+    assert data.test_set.__getitems__([0])["mask"].shape == (1, 1, 16, 16)
+    assert len(ready(photos, abnormal_dir=None, test_fraction=0).test_set) == 0
+
+
+def test_a_folder_of_normal_test_images_takes_the_place_of_the_share(photos: Path) -> None:
+    shutil.move(photos / "good/b", photos / "later")
+    data = ready(photos, normal_test_dir="later")
+    assert {name.split("/")[0] for name in names(data, "test")} == {"later"}
+    assert len(names(data, "test")) == len(names(data, "train") | names(data, "val")) == 10
+
+
+def test_folders_inside_each_other_are_told_apart(photos: Path) -> None:
+    for name in ("bad", "masks"):
+        shutil.move(photos / name, photos / "good" / name)
+    data = ready(photos, abnormal_dir="good/bad", mask_dir="good/masks")
+    assert sum(len(names(data, split)) for split in ("train", "val", "test")) == 20
+    assert int(data.test_set.labels.sum()) == 4
+
+
+def test_absolute_paths_and_a_validation_without_defects(photos: Path) -> None:
+    data = ready(photos, root=None, normal_dir=str(photos / "good"), abnormal_dir=str(photos / "bad"), synthetic=False)
+    assert len(data.val_set) == len([r for r in data.records if r.split == "val"])
+
+
+def test_what_is_missing_is_told_with_the_expected_tree(photos: Path) -> None:
+    with pytest.raises(VaexError, match=r"(?s)needs data\.normal_dir, or data\.manifest; expected is.*<abnormal_dir>"):
+        ready(photos, normal_dir=None)
+    with pytest.raises(VaexError, match=r"(?s)data\.abnormal_dir is .*none, which is no folder; expected is"):
+        ready(photos, abnormal_dir="none")
+    (photos / "empty").mkdir()
+    (photos / "empty/notes.txt").write_text("no image")
+    with pytest.raises(VaexError, match=r"(?s)data\.normal_dir, .*empty, holds no images; expected is"):
+        ready(photos, normal_dir="empty")
+    with pytest.raises(VaexError, match=r"data\.mask_dir holds the masks of data\.abnormal_dir"):
+        ready(photos, abnormal_dir=None, mask_dir="masks")
+    (photos / "masks/dent/1.png").unlink()
+    with pytest.raises(VaexError, match=r"bad/dent/1\.png has no mask .*masks/dent/1\.png or 1_mask\.png"):
+        ready(photos, mask_dir="masks")
+    with pytest.raises(VaexError, match=r"data\.test_fraction"):
+        Folder(test_fraction=1.0)
+
+
+def test_a_manifest_or_folders_but_not_both(photos: Path) -> None:
+    (photos / "list.csv").write_text("path\ngood/a/01.jpg\n")
+    with pytest.raises(VaexError, match=r"data\.manifest takes the place of data\.normal_dir"):
+        ready(photos, manifest="list.csv")

@@ -1,0 +1,132 @@
+"""A table of images: every column and its absence, the published split of VisA, and the line of each mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from vaex.config import conf_dir
+from vaex.data import Folder
+from vaex.data.manifest import read_manifest
+from vaex.data.records import Record
+from vaex.errors import VaexError
+
+Draw = Callable[..., Path]
+
+MASK = np.zeros((16, 16), dtype=np.uint8)
+MASK[5:8] = 1  # VisA numbers its kinds of defect
+
+
+@pytest.fixture
+def table(draw: Draw, tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that writes the table; images 0 to 9 and masks m8, m9 lie beside it."""
+    for i in range(10):
+        draw(f"{i}.png")
+    for i in (8, 9):
+        draw(f"m{i}.png", MASK)
+
+    def write(text: str) -> Path:
+        path = tmp_path / "list.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_every_column_is_read(table: Callable[[str], Path], tmp_path: Path) -> None:
+    file = table(
+        "\ufeffpath,label,mask,split,group,remark\n0.png,0,,train,,first\n1.png,normal,,VAL,good,\n2.png,,,,,\n"
+        "8.png,1,m8.png,test,cut,\n9.png,Anomaly,m9.png,val,,\n7.png,bad,,,,last\n"
+    )
+    assert read_manifest(file, tmp_path) == [
+        Record(tmp_path / "0.png", "train", 0, "good"),
+        Record(tmp_path / "1.png", "val", 0, "good"),
+        Record(tmp_path / "2.png", "", 0, "good"),
+        Record(tmp_path / "8.png", "test", 1, "cut", tmp_path / "m8.png"),
+        Record(tmp_path / "9.png", "val", 1, "anomalous", tmp_path / "m9.png"),
+        Record(tmp_path / "7.png", "test", 1, "anomalous"),
+    ]
+
+
+def test_a_table_splits_what_it_leaves_open(table: Callable[[str], Path]) -> None:
+    file = table("path,label\n" + "".join(f"{i}.png,{int(i > 7)}\n" for i in range(10)))
+    data = Folder(manifest=str(file), size=16, test_fraction=0.25, val_fraction=0.2)
+    data.setup()
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (5, 2, 4)
+    assert "mask" not in data.test_set.__getitems__([0])
+
+
+def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable[[str], Path]) -> None:
+    file = table("path,label,split,mask\n0.png,0,train,\n1.png,0,train,\n2.png,0,val,\n8.png,1,val,m8.png\n9.png,1,,\n")
+    data = Folder(manifest=str(file), size=16)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    assert batch["label"].tolist() == [0, 1]
+    np.testing.assert_array_equal(batch["mask"][1, 0], MASK)
+    assert [data.group_names[g] for g in batch["group"]] == ["good", "anomalous"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n0.png,0\n77.png,0\n", r"list\.csv, line 3: there is no image .*77\.png; paths are relative to"),
+        ("path,label\n0.png,odd\n", r"line 2: Unknown label 'odd'"),
+        ("path,split\n0.png,trian\n", r"line 2: Unknown split 'trian': did you mean 'train'"),
+        ("path,label,split\n8.png,1,train\n", r"line 2: .*8\.png is anomalous, but training takes normal images only"),
+        ("path,label,mask\n8.png,1,m7.png\n", r"line 2: there is no mask .*m7\.png"),
+        ("path,label\n0.png,0\n1.png,0\n0.png,0\n", r"line 4: .*0\.png is in line 2 already"),
+        ("file;label\n0.png;0\n", r"has no column 'path' \(it has file;label\)"),
+        ("path,label\n", r"has no column 'path' \(it has no rows\)"),
+        ('path,label\n"0.png,0\n', r"there is no image"),
+    ],
+)
+def test_mistakes_are_told_by_line(text: str, message: str, table: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(VaexError, match=message):
+        read_manifest(table(text), tmp_path)
+
+
+def test_a_missing_table_wrong_columns_and_filters(table: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(VaexError, match=r"Cannot read the manifest .*none\.csv"):
+        read_manifest(tmp_path / "none.csv", tmp_path)
+    (tmp_path / "latin.csv").write_bytes("path\nä.png\n".encode("latin-1"))
+    with pytest.raises(VaexError, match="no CSV file in UTF-8"):
+        read_manifest(tmp_path / "latin.csv", tmp_path)
+    file = table("image,object\n0.png,pcb1\n1.png,candle\n")
+    with pytest.raises(VaexError, match=r"no column 'path' \(it has image, object\); set data\.columns"):
+        read_manifest(file, tmp_path)
+    with pytest.raises(VaexError, match=r"Unknown key of data\.columns 'paht': did you mean 'path'"):
+        read_manifest(file, tmp_path, {"paht": "image"})
+    with pytest.raises(VaexError, match=r"Unknown value of 'object' in .* 'pcb2': did you mean 'pcb1'"):
+        read_manifest(file, tmp_path, {"path": "image"}, {"object": "pcb2"})
+    assert [r.path.name for r in read_manifest(file, tmp_path, {"path": "image"}, {"object": "candle"})] == ["1.png"]
+
+
+def test_the_layout_of_visa_is_read_by_its_config(draw: Draw, tmp_path: Path) -> None:
+    lines = ["object,split,label,image,mask"]
+    for kind in ("candle", "pcb1"):
+        for i in range(6):
+            image = f"{kind}/Data/Images/Normal/{i:04d}.JPG"
+            draw(f"visa/{image}", format="JPEG")
+            lines.append(f"{kind},{'train' if i < 4 else 'test'},normal,{image},")
+        image, mask = f"{kind}/Data/Images/Anomaly/000.JPG", f"{kind}/Data/Masks/Anomaly/000.png"
+        draw(f"visa/{image}", format="JPEG")
+        draw(f"visa/{mask}", MASK)
+        lines.append(f"{kind},test,anomaly,{image},{mask}")
+    (tmp_path / "visa/split_csv").mkdir()
+    (tmp_path / "visa/split_csv/1cls.csv").write_text("\n".join(lines) + "\n")
+    options: dict[str, Any] = yaml.safe_load((conf_dir() / "data/visa.yaml").read_text())
+    assert options.pop("_target_") == "vaex.data.Folder"
+    options = {key: value for key, value in options.items() if "$" not in str(value)}
+    data = Folder(**{**options, "root": str(tmp_path), "size": 16, "where": {"object": "pcb1"}})
+    data.prepare_data()
+    data.setup()
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (3, 2, 3)
+    (batch,) = data.test_dataloader()
+    assert batch["label"].tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(batch["mask"][2, 0], MASK)
+    assert all("pcb1" in record.path.parts for record in data.records)

@@ -1,0 +1,87 @@
+"""How well several scores of the same images find what is anomalous, as images and as pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaex.errors import VaexError
+from vaex.metrics.detection import DetectionMetrics
+from vaex.metrics.localization import LocalizationMetrics
+from vaex.scores import Score, Scored, score_named
+from vaex.scores.registry import ScoreLike
+
+IMAGE_KEYS = ("image_auroc", "image_ap")
+"""Measures that `DetectionMetrics` gives, of the same numbers."""
+
+
+def named_apart(scores: Sequence[ScoreLike]) -> dict[str, Score]:
+    """Return scores by the name they are logged by.
+
+    Raises:
+        VaexError: for an unknown score or option, or two scores of one name.
+    """
+    found = [score_named(score) for score in scores]
+    names = [score.known_as for score in found]
+    if len(set(names)) < len(names):
+        raise VaexError(f"Scores are told apart by name, got {', '.join(names)}; give one of them another label.")
+    return dict(zip(names, found, strict=True))
+
+
+class ScoreMeasures:
+    """Measures of every score over a test: AUROC and AP of its number, and, where masks come, of its map.
+
+    ``resolution`` is the height and width at which maps and masks are compared, None for that of the images; maps
+    are resized bilinearly, and a pixel of a resized mask is anomalous where more than half of it was.
+    """
+
+    def __init__(self, scores: Mapping[str, Score], resolution: int | None, device: Any) -> None:
+        self.scores, self.resolution, self.device = dict(scores), resolution, device
+        self._detection: DetectionMetrics | None = None
+        self._localization: dict[str, LocalizationMetrics] = {}
+
+    def update(
+        self,
+        scored: Mapping[str, Scored],
+        labels: Tensor,
+        masks: Tensor | None = None,
+        kinds: Tensor | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        """Take in a batch: scores by name, labels (B,), masks (B, 1, H, W) and ``kinds`` (B,), positions in ``names``."""
+        if self._detection is None:
+            self._detection = DetectionMetrics(list(scored)).to(self.device)
+        self._detection.update({name: found.score for name, found in scored.items()}, labels)
+        if masks is None:
+            return
+        truth = self._resized(masks.float(), "area") > 0.5
+        groups = None if kinds is None or not names else [names[int(kind)] for kind in kinds.flatten()]
+        for name, found in scored.items():
+            if self.scores[name].own_map:
+                metric = self._localization.get(name)
+                if metric is None:
+                    metric = self._localization[name] = LocalizationMetrics().to(self.device)
+                maps = self._resized(found.score_map, "bilinear")
+                metric.update(maps, truth, scores=found.score, groups=groups)
+
+    def _resized(self, maps: Tensor, mode: str) -> Tensor:
+        side = self.resolution
+        if side is None or tuple(maps.shape[-2:]) == (side, side):
+            return maps
+        return F.interpolate(maps, size=(side, side), mode=mode)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``<measure>_<score>``, and ``<measure>_<score>/<kind>`` for each kind of defect."""
+        result: dict[str, Tensor] = {}
+        if self._detection is not None:
+            result |= {name: torch.as_tensor(value) for name, value in self._detection.compute().items()}
+        for score, metric in self._localization.items():
+            for key, value in metric.compute().items():
+                measure, slash, kind = key.partition("/")
+                if measure not in IMAGE_KEYS or slash:
+                    result[f"{measure}_{score}{slash}{kind}"] = torch.as_tensor(value)
+        return result

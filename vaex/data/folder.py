@@ -1,0 +1,172 @@
+"""Images of one's own: a folder of normal ones, optionally abnormal ones and masks, or a table that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaex.data.images import find_mask, images_in
+from vaex.data.manifest import read_manifest
+from vaex.data.recorded import RecordedImages
+from vaex.data.records import ANOMALOUS, GOOD, Record, hold_out
+from vaex.errors import VaexError
+
+TREE = """
+  <normal_dir>/**/*.png           normal images (PNG, JPEG, BMP, TIFF ...), split into train, val and test
+  <normal_test_dir>/**/*.png      optional: normal images for the test; then normal_dir is not split for it
+  <abnormal_dir>/*.png            optional: images with defects, all for the test
+  <abnormal_dir>/<defect>/*.png   the same by kind of defect
+  <mask_dir>/[<defect>/]NAME.png  optional: masks named like the images, or NAME_mask.png
+or a table: data.manifest=FILE.csv with the columns path,label,mask,split,group"""
+
+
+class Folder(RecordedImages):
+    """Your own images: normal ones to train on, and optionally defective ones with or without masks to test on.
+
+    ```python
+    data = vaex.data.Folder(normal_dir="photos/good", abnormal_dir="photos/bad", mask_dir="photos/masks", size=256)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))  # image (B, C, H, W) in [0, 1], label, group, index, mask
+    ```
+
+    Folders inside ``abnormal_dir`` are kinds of defect, the groups of the results; images directly in it are of the
+    group "anomalous". Files that are no images are ignored. Without masks a test batch has no ``mask``, and only whole
+    images are judged.
+
+    Args:
+        root: folder that the paths below are relative to; None: the current folder, or for a manifest its own.
+        folder: folder below ``root``, such as "visa".
+        normal_dir: folder of normal images; what lies in folders below counts too.
+        normal_test_dir: folder of normal images for the test; None: ``test_fraction`` of ``normal_dir``.
+        abnormal_dir: folder of defective images, all for the test; None: the test has normal images only.
+        mask_dir: folder of their masks, with the same folders inside; None: no masks. If given, every one needs a mask.
+        manifest: CSV file instead of the folders, see `read_manifest`.
+        columns: names of the manifest's columns where they differ, such as ``{"path": "image"}``.
+        where: values that a row of the manifest must have to count, such as ``{"object": "candle"}``.
+        test_fraction: share of the normal images, in [0, 1), kept for the test; chosen by ``seed``.
+        size: pixels of height and width. This and the remaining arguments are those of `RecordedImages`.
+
+    Raises:
+        VaexError: when nothing is named, a folder is missing or empty (the expected tree is told), a mask is missing or
+            of other proportions than its image, a row of the manifest is wrong, or a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        folder: str = "",
+        normal_dir: str | None = None,
+        normal_test_dir: str | None = None,
+        abnormal_dir: str | None = None,
+        mask_dir: str | None = None,
+        manifest: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        where: Mapping[str, Any] | None = None,
+        test_fraction: float = 0.2,
+        size: int = 256,
+        channels: int = 3,
+        val_fraction: float = 0.1,
+        synthetic: bool = True,
+        cache: str = "memory",
+        cache_dir: str | None = None,
+        augmentation: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= test_fraction < 1:
+            raise VaexError(f"data.test_fraction must be at least 0 and below 1, got {test_fraction!r}.")
+        base = Path(root or "") / folder
+        if manifest and root is None and not folder:
+            base = Path(manifest).parent
+            manifest = Path(manifest).name
+        self.dirs = {
+            "normal_dir": normal_dir,
+            "normal_test_dir": normal_test_dir,
+            "abnormal_dir": abnormal_dir,
+            "mask_dir": mask_dir,
+        }
+        self.manifest, self.columns, self.where = manifest, dict(columns or {}), dict(where or {})
+        self.test_fraction = test_fraction
+        super().__init__(
+            base,
+            size=size,
+            channels=channels,
+            val_fraction=val_fraction,
+            synthetic=synthetic,
+            cache=cache,
+            cache_dir=cache_dir,
+            augmentation=augmentation,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            seed=seed,
+        )
+
+    def find_records(self) -> Sequence[Record]:
+        """List the images of the folders or of the manifest; what has no split yet gets one."""
+        given = [name for name, value in self.dirs.items() if value]
+        if self.manifest:
+            if given:
+                raise VaexError(f"data.manifest takes the place of data.{given[0]}; give only one of them.")
+            records = read_manifest(self.root / self.manifest, self.root, self.columns, self.where)
+        else:
+            records = self._listed()
+        open_rows = [row for row, record in enumerate(records) if not record.split]
+        held_out: set[int] = set()
+        if self.test_fraction and len(open_rows) > 2 and not self.dirs["normal_test_dir"]:
+            held_out = set(hold_out(open_rows, self.test_fraction, self.seed)[1])
+        return [
+            record._replace(split="test" if row in held_out else "train") if not record.split else record
+            for row, record in enumerate(records)
+        ]
+
+    def _listed(self) -> list[Record]:
+        if not self.dirs["normal_dir"]:
+            raise VaexError(f"data=folder needs data.normal_dir, or data.manifest; expected is{TREE}")
+        if self.dirs["mask_dir"] and not self.dirs["abnormal_dir"]:
+            raise VaexError("data.mask_dir holds the masks of data.abnormal_dir, which is not given; set it too.")
+        records = [Record(file, "", 0, GOOD) for file in self._images("normal_dir")]
+        if self.dirs["normal_test_dir"]:
+            records += [Record(file, "test", 0, GOOD) for file in self._images("normal_test_dir")]
+        if self.dirs["abnormal_dir"]:
+            abnormal = self._images("abnormal_dir")
+            inside = self._dir("abnormal_dir")
+            records += [self._abnormal(file, file.relative_to(inside)) for file in abnormal]
+        return records
+
+    def _abnormal(self, file: Path, name: Path) -> Record:
+        group = name.parts[0] if len(name.parts) > 1 else ANOMALOUS
+        mask = None
+        if self.dirs["mask_dir"]:
+            folder = self._dir("mask_dir") / name.parent
+            mask = find_mask(folder, name.stem)
+            if mask is None:
+                raise VaexError(
+                    f"{file} has no mask {folder / name.stem}.png or {name.stem}_mask.png; add it, or leave "
+                    "data.mask_dir out to go without masks."
+                )
+        return Record(file, "test", 1, group if group != GOOD else ANOMALOUS, mask)
+
+    def _dir(self, key: str) -> Path:
+        return self.root / (self.dirs[key] or "")
+
+    def _images(self, key: str) -> list[Path]:
+        """Return the images of a folder, without those of the other folders where these lie inside it."""
+        folder = self._dir(key)
+        if not folder.is_dir():
+            raise VaexError(f"data.{key} is {folder}, which is no folder; expected is{TREE}")
+        others = [self._dir(name) for name, value in self.dirs.items() if value and name != key]
+        inner = [other for other in others if other != folder and other.is_relative_to(folder)]
+        files = [
+            file for file in images_in(folder, deep=True) if not any(file.is_relative_to(other) for other in inner)
+        ]
+        if not files:
+            raise VaexError(f"data.{key}, {folder}, holds no images; expected is{TREE}")
+        return files

@@ -1,0 +1,178 @@
+"""The data module that MVTec, Folder and Ped1 share: from records to cached pixels and three splits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaex.checked import call_checked
+from vaex.data.cache import PLACES, content_digest, gather_pixels
+from vaex.data.images import Mask, read_mask, read_pixels
+from vaex.data.module import ImageDataModule
+from vaex.data.records import Gallery, PastedSet, Record, RecordSet, group_names, hold_out
+from vaex.data.transforms import Augmentation
+from vaex.errors import VaexError, unknown
+
+CACHE_FOLDER = ".vaex_cache"
+"""Folder below the data's own that ``cache="disk"`` writes to, unless ``cache_dir`` names another."""
+
+_log = logging.getLogger(__name__)
+
+
+class RecordedImages(ImageDataModule):
+    """Image files listed by `find_records`, decoded and resized once, in three splits.
+
+    Validation images are held out of the normal training images unless the records name some; with ``synthetic`` each
+    comes a second time with a pasted defect, unless some show defects themselves. The test split is not looked at
+    before the test.
+
+    Args:
+        root: folder that the files lie below; the checksum names files by their path in it.
+        size: height and width in pixels that every image is stretched to; masks too, see `read_mask`.
+        channels: 3 for colour, which a grey image is repeated to, or 1 for grey.
+        val_fraction: share of the normal training images, in (0, 1), held out for validation, chosen by ``seed``.
+        synthetic: give validation a copy of each image with a pasted defect, label 1 and mask.
+        cache: where the uint8 pixels are kept: ``memory``, or ``disk``, memory-mapped.
+        cache_dir: folder of ``cache="disk"``; None: `CACHE_FOLDER` in ``root``.
+        augmentation: options of `vaex.data.transforms.Augmentation`, or None.
+
+    Raises:
+        VaexError: when an argument is out of range, and what reading the files raises.
+    """
+
+    train_set: RecordSet
+    val_set: RecordSet | PastedSet
+    test_set: RecordSet
+
+    def __init__(
+        self,
+        root: Path,
+        size: int,
+        channels: int,
+        val_fraction: float,
+        synthetic: bool,
+        cache: str,
+        cache_dir: str | None,
+        augmentation: Mapping[str, Any] | None,
+        batch_size: int,
+        eval_batch_size: int | None,
+        num_workers: int,
+        pin_memory: bool,
+        drop_last: bool,
+        seed: int,
+    ) -> None:
+        if type(size) is not int or not 8 <= size <= 4096:
+            raise VaexError(f"data.size must be a whole number of pixels from 8 to 4096, got {size!r}.")
+        if channels not in (1, 3):
+            raise VaexError(f"data.channels must be 3 (colour) or 1 (grey), got {channels!r}.")
+        if type(val_fraction) is not float or not 0 < val_fraction < 1:
+            raise VaexError(f"data.val_fraction must be between 0 and 1, both excluded, got {val_fraction!r}.")
+        if cache not in PLACES:
+            raise unknown("data.cache", cache, PLACES)
+        super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
+        self.root, self.val_fraction, self.synthetic, self.cache = root, val_fraction, synthetic, cache
+        self.cache_dir = Path(cache_dir) if cache_dir else root / CACHE_FOLDER
+        self.augmentation = call_checked("augmentation", Augmentation, augmentation or {})
+        self.augmentation.check_channels(channels)
+        self._records: tuple[Record, ...] | None = None
+        self._checksum = ""
+
+    def find_records(self) -> Sequence[Record]:
+        """List the images; training images may all have the split ``train``."""
+        raise NotImplementedError
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every image, with its final split."""
+        if self._records is None:
+            records = list(self.find_records())
+            normal = [row for row, record in enumerate(records) if record.split == "train"]
+            if not any(record.split == "val" for record in records):
+                if len(normal) < 2:
+                    found = f"{len(normal)} normal image{'s' * (len(normal) != 1)}"
+                    raise VaexError(f"{self.root} has {found} to train on; training and validation need one each.")
+                for row in hold_out(normal, self.val_fraction, self.seed)[1]:
+                    records[row] = records[row]._replace(split="val")
+            self._records = tuple(records)
+        return self._records
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names that ``group`` of a batch counts: good, kinds of defect, and synthetic."""
+        return group_names(self.records)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over names and contents of the image and mask files, not of how they are split or resized."""
+        if not self._checksum:
+            files = [file for record in self.records for file in (record.path, record.mask) if file is not None]
+            self._checksum = content_digest([(_below(file, self.root), file) for file in files])
+        return self._checksum
+
+    def prepare_data(self) -> None:
+        """Check that the files are there; with ``cache="disk"`` decode them."""
+        if self.cache == "disk":
+            self._gallery()
+        else:
+            self.records  # noqa: B018 - listing is checking
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode the images once, and split them."""
+        if hasattr(self, "train_set"):
+            return
+        gallery = self._gallery()
+        train, val, test = (self._split(gallery, split) for split in ("train", "val", "test"))
+        # Where the user's own validation images show defects, none are pasted on top
+        self.val_set = PastedSet(val, self.seed) if self.synthetic and not val.labels.any() else val
+        self.train_set, self.test_set = train, test
+        if unknown_masks := sum(record.mask is None for record in test.records if record.label):
+            told = f"{unknown_masks} of the {int(test.labels.sum())} anomalous test images have no mask"
+            _log.warning("%s: only whole images are judged, no pixels.", told)
+
+    def _split(self, gallery: Gallery, split: str) -> RecordSet:
+        rows = [row for row, record in enumerate(gallery.records) if record.split == split]
+        if not self.augmentation.options or self.augmentation.split != split:
+            return RecordSet(gallery, rows)
+        return RecordSet(gallery, rows, self.augmentation, always=split != "train", seed=self.seed)
+
+    def _gallery(self) -> Gallery:
+        records, (channels, height, width) = self.records, self.shape
+        masks = [(record, record.mask) for record in records if record.mask is not None]
+        told: list[tuple[Record, Mask]] = []
+
+        def image(row: int) -> NDArray[np.uint8]:
+            return read_pixels(records[row].path, (channels, height, width))
+
+        def mask(row: int) -> NDArray[np.uint8]:
+            record, file = masks[row]
+            found = read_mask(file, (height, width), record.path)
+            told.append((record, found))
+            return found.pixels
+
+        folder = self.cache_dir if self.cache == "disk" else None
+        sources = [record.path for record in records]
+        images = gather_pixels((len(records), channels, height, width), image, sources, folder)
+        sources = [path for record, file in masks for path in (file, record.path)]
+        marked = gather_pixels((len(masks), 1, height, width), mask, sources, folder, "masks")
+        _tell(told)
+        return Gallery(records, images, marked, self.group_names)
+
+
+def _tell(masks: list[tuple[Record, Mask]]) -> None:
+    """Warn once about each thing that was put right."""
+    for what, files in (
+        ("has another size than its image and was resized", [r.mask for r, mask in masks if mask.resized]),
+        ("is empty although its image is labelled anomalous", [r.mask for r, m in masks if m.empty and r.label]),
+    ):
+        if files:
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            _log.warning("The mask %s%s %s.", files[0], more, what)
+
+
+def _below(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name

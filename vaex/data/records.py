@@ -1,0 +1,172 @@
+"""Images listed as records - file, split, label, mask, kind of defect - and the three splits made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaex.types import Batch
+
+GOOD = "good"
+"""Group of normal images, always the first."""
+
+ANOMALOUS = "anomalous"
+"""Group of anomalous images whose kind is not known."""
+
+SYNTHETIC = "synthetic"
+"""Group of the validation images with a pasted defect."""
+
+SPLITS = ("train", "val", "test")
+
+
+class Record(NamedTuple):
+    """One image file and what is known about it."""
+
+    path: Path
+    split: str  # train, val, test
+    label: int  # 1: anomalous
+    group: str  # kind of defect; GOOD where label is 0
+    mask: Path | None = None  # file that shows where the defect is
+
+
+class Augment(Protocol):
+    """What changes pictures (C, H, W) uint8 and their masks (H, W) uint8, by a seed alone."""
+
+    def __call__(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], seed: Sequence[int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return both, changed."""
+
+
+class Gallery(NamedTuple):
+    """All records of a data module and their pixels; the splits share it."""
+
+    records: tuple[Record, ...]
+    images: Any  # (N, C, H, W) uint8, an array or what is indexed like one
+    masks: Any  # (M, 1, H, W) uint8 of 0 and 1, of the records that have a mask, in order
+    group_names: tuple[str, ...]
+
+
+class RecordSet:
+    """One split: the ``rows`` of a gallery that belong to it, gathered a batch at a time.
+
+    A batch holds ``image`` (B, C, H, W) float32 in [0, 1], ``label``, ``group``, ``index`` (B,), the position in this
+    split, and ``mask`` (B, 1, H, W), zero for normal images; there is no ``mask`` where an anomalous image of the split
+    has none. Index ``i + (e + 1) * len(self)`` is image ``i`` augmented as in epoch ``e`` (the training sampler counts
+    so); index ``i`` is the image as it is, or with ``always`` augmented the same way every time.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        rows: Sequence[int],
+        augment: Augment | None = None,
+        always: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.gallery, self.augment, self.always, self.seed = gallery, augment, always, seed
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.records = tuple(gallery.records[row] for row in self.rows.tolist())
+        has = np.array([record.mask is not None for record in gallery.records], dtype=bool)
+        self._mask_rows = np.where(has, np.cumsum(has) - 1, -1)[self.rows] if len(self.rows) else self.rows
+        self.labels = torch.tensor([record.label for record in self.records], dtype=torch.long)
+        self.groups = torch.tensor([gallery.group_names.index(r.group) for r in self.records], dtype=torch.long)
+        self.has_masks = all(record.mask is not None or not record.label for record in self.records)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the training sampler shall tell the epoch in the index."""
+        return self.augment is not None and not self.always
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        rounds, positions = np.divmod(np.asarray(indices, dtype=np.int64), max(len(self), 1))
+        images = np.ascontiguousarray(self.gallery.images[self.rows[positions]])  # (B, C, H, W)
+        masks = self._masks(positions, images.shape)
+        if self.augment is not None:
+            changed = [
+                self.augment(image, mask[0], (self.seed, int(turn), int(position))) if turn or self.always else None
+                for image, mask, turn, position in zip(images, masks, rounds, positions, strict=True)
+            ]
+            for row, pair in enumerate(changed):
+                if pair is not None:
+                    images[row], masks[row, 0] = pair
+        batch: Batch = {
+            "image": torch.from_numpy(images).to(torch.float32).div_(255),  # (B, C, H, W)
+            "label": self.labels[positions],
+            "group": self.groups[positions],
+            "index": torch.from_numpy(positions),
+        }
+        if self.has_masks:
+            batch["mask"] = torch.from_numpy(masks).to(torch.float32)  # (B, 1, H, W)
+        return batch
+
+    def _masks(self, positions: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        masks = np.zeros((shape[0], 1, *shape[2:]), dtype=np.uint8)
+        rows = self._mask_rows[positions]
+        if (rows >= 0).any():
+            masks[rows >= 0] = self.gallery.masks[rows[rows >= 0]]
+        return masks
+
+
+class PastedSet:
+    """Every normal image of ``source`` twice in a row: as it is, and with a defect pasted by its position and ``seed``.
+
+    The copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same image always gets the same
+    defect, in every process and batch.
+    """
+
+    def __init__(self, source: RecordSet, seed: int = 0) -> None:
+        self.source, self.seed = source, seed
+        self.records = tuple(record for record in source.records for _ in range(2))
+        self.group = source.gallery.group_names.index(SYNTHETIC)
+
+    def __len__(self) -> int:
+        return 2 * len(self.source)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        from vaex.data.anomalies import paste_defects
+
+        batch = self.source.__getitems__([index // 2 for index in indices])
+        batch["index"] = torch.as_tensor(indices, dtype=torch.long)
+        pasted = batch["index"] % 2 == 1
+        if pasted.any():
+            seeds = [_mixed(self.seed, index) for index in batch["index"][pasted].tolist()]
+            result = paste_defects(batch["image"][pasted], seeds)
+            _put(batch["image"], pasted, result.images)
+            _put(batch["mask"], pasted, result.masks)
+            batch["label"][pasted] = 1
+            batch["group"][pasted] = self.group
+        return batch
+
+
+def _mixed(seed: int, index: int) -> int:
+    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+
+
+def _put(target: Tensor, where: Tensor, values: Tensor) -> None:
+    target[where] = values.to(target.dtype)
+
+
+def hold_out(rows: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return ``rows`` in two sorted parts: those that are left, and ``fraction`` of them, at least one, held out.
+
+    At least two ``rows`` are needed.
+    """
+    count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(rows[i] for i in order[count:]), sorted(rows[i] for i in order[:count])
+
+
+def group_names(records: Sequence[Record]) -> tuple[str, ...]:
+    """Return the groups of ``records``: good first, kinds of defect in order of name, pasted ones last."""
+    kinds = {record.group for record in records} - {GOOD, SYNTHETIC}
+    return (GOOD, *sorted(kinds), SYNTHETIC)

@@ -1,0 +1,94 @@
+"""Fitting detectors: what each learns from normal images, kept under its name in the calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vaex.attention.isolation import original, undisturbed
+from vaex.calibrate import calibrated_with
+from vaex.errors import VaexError
+from vaex.explanation import calibration_of, evidence_of
+from vaex.scores.evidence import Evidence
+from vaex.scores.registry import ScoreLike, score_named
+from vaex.scores.score import Fitter, Score
+
+MOST_HELD_OUT = 64
+"""Held-out images that choices are made by; more would only take memory."""
+
+
+def fit_detectors(
+    model: nn.Module,
+    scores: Sequence[ScoreLike],
+    batches: Iterable[Tensor],
+    held_out: Iterable[Tensor] = (),
+    calibration: Mapping[str, Any] | None = None,
+    layer: Any = None,
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """Return by name what those of ``scores`` that are fitted learn from ``batches`` of normal images (B, C, H, W).
+
+    ``held_out`` are normal images that are not among them; of these at most `MOST_HELD_OUT` are looked at.
+    ``calibration`` is what else is known of normal images (default: what the model holds); ``layer`` and ``options``
+    are those of `vaex.attention.latent_attention`, for scores that read maps. Scores that stand on other fitted ones
+    take a second pass, so ``batches`` must be one that can be repeated. A score that looks at what the model does not
+    state is left out; who asks for it later is told.
+
+    Raises:
+        VaexError: for an unknown score or option, two scores under one name, or images that cannot be scored.
+    """
+    wanted = [score for score in map(score_named, scores) if score.fitter() is not None]
+    named = {score.known_as: score for score in wanted}
+    for score in wanted:
+        if named[score.known_as] != score:
+            raise VaexError(f"Two scores are called '{score.known_as}'; give one of them another label.")
+    known = dict(calibration_of(model) if calibration is None else calibration)
+    found: dict[str, dict[str, Any]] = {}
+    for second in (False, True):
+        these = [score for score in named.values() if bool(score.stands_on) == second]
+        if these:
+            known["detectors"] = {**(known.get("detectors") or {}), **found}
+            with calibrated_with(original(model), known):
+                found |= _fit(model, these, batches, held_out, layer, options)
+    return found
+
+
+def _fit(
+    model: nn.Module,
+    scores: Sequence[Score],
+    batches: Iterable[Tensor],
+    held_out: Iterable[Tensor],
+    layer: Any,
+    options: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    reads = {name for score in scores for name in score.fit_reads}
+
+    def look(images: Tensor) -> Evidence:
+        return evidence_of(model, images, layer, reads=reads, **options)[0]
+
+    fitters: dict[str, Fitter] = {}
+    for score in scores:
+        fitter = score.fitter()
+        if fitter is not None:
+            fitters[score.known_as] = fitter
+    for images in batches:
+        evidence = look(images)
+        for score in scores:
+            if any(getattr(evidence, name) is None for name in score.fit_reads):
+                fitters.pop(score.known_as, None)
+        if not fitters:
+            return {}
+        with undisturbed(original(model), images):
+            for fitter in fitters.values():
+                fitter.take(evidence)
+    beside: list[Evidence] = []
+    left = MOST_HELD_OUT
+    for images in held_out:
+        beside.append(look(images[:left]))
+        left -= len(beside[-1].images)
+        if left <= 0:
+            break
+    options_of = {score.known_as: {"name": score.name, **score.options_of_fit()} for score in scores}
+    return {name: {**fitter.state(beside), "options": options_of[name]} for name, fitter in fitters.items()}

@@ -1,0 +1,172 @@
+"""`FeatureVAEModule`: a feature VAE under Lightning, whose whitening is fitted before the first step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from vaex.attention.isolation import eager
+from vaex.data.normal import NormalImages
+from vaex.errors import VaexError
+from vaex.modules.vae import VAEModule
+from vaex.networks import FeatureVAE
+from vaex.objectives.terms import AFTER_TRAINING, Terms
+from vaex.types import Batch
+
+CACHE_BYTES = 2 << 30
+"""Most memory for kept features: those of an image take 2 K h w bytes, 0.5 MiB as published, so 4096 images."""
+
+BATCH = 8
+"""Images whose features are computed together; more are not faster on a CPU."""
+
+FITTED_IMAGES = 512
+"""Most images that the whitening at each position is fitted to where features are not kept."""
+
+log = logging.getLogger(__name__)
+
+
+class KeptFeatures(NamedTuple):
+    """What is encoded of the normal training images, in half precision on the CPU."""
+
+    rows: dict[int, int]
+    """Row of each image by its ``index`` in a batch."""
+    values: Tensor  # (N, K, h, w)
+
+    def of(self, batch: Batch) -> Tensor | None:
+        """Return the features of a batch, (B, K, h, w), None where one of its images is not known."""
+        rows = [self.rows.get(index) for index in batch["index"].tolist()] if "index" in batch else [None]
+        return None if None in rows else self.values[rows]
+
+
+def is_augmented(data: Any, dataset: Any) -> bool:
+    """Return whether training images differ from epoch to epoch.
+
+    A data module tells so by an attribute ``augmented``, a data set by ``counts_epochs``.
+    """
+    return bool(getattr(data, "augmented", False) or getattr(dataset, "counts_epochs", False))
+
+
+def normal_batches(dataset: Any, name: str) -> Iterator[tuple[Tensor, list[int]]]:
+    """Yield the images (B, C, H, W) and indices of the normal images of ``dataset``, in its order.
+
+    Normal are images labelled 0, or all where there are no labels; without an index the list is empty.
+
+    Raises:
+        VaexError: when its batches hold no image; ``name`` is that of the data module.
+    """
+    for start in range(0, len(dataset), BATCH):
+        positions = list(range(start, min(start + BATCH, len(dataset))))
+        whole = hasattr(dataset, "__getitems__")
+        batch = dataset.__getitems__(positions) if whole else default_collate([dataset[at] for at in positions])
+        if not isinstance(batch, Mapping) or "image" not in batch:
+            raise VaexError(f"A feature VAE needs batches with an image, which {name} does not give.")
+        images, labels, index = batch["image"], batch.get("label"), batch.get("index")
+        normal = torch.ones(len(images), dtype=torch.bool) if labels is None else labels.flatten() == 0
+        if bool(normal.any()):
+            yield images[normal], [] if index is None else index[normal].tolist()
+
+
+class FeatureVAEModule(VAEModule):
+    """Train a feature VAE (``network`` feature_vae or feature_grid), otherwise as `VAEModule`.
+
+    Before the first step one pass over the normal training images fits the whitening. Where they are not augmented
+    (`is_augmented`), this pass also keeps their features, at most `CACHE_BYTES`, and training takes them by the
+    ``index`` of a batch instead of running the backbone. A resumed run keeps its whitening and finds the same features
+    again. The weights of the backbone are in no checkpoint.
+
+    Raises:
+        VaexError: for a network without features; without a data module, unless the whitening is fitted already.
+    """
+
+    vae: FeatureVAE
+    kept: KeptFeatures | None = None
+    """Features of the training images while they are trained on."""
+
+    def on_fit_start(self) -> None:
+        """Fit what is not fitted, and compute the features that are kept."""
+        if not isinstance(self.vae, FeatureVAE):
+            raise VaexError(
+                f"FeatureVAEModule trains feature VAEs, but network={self.hparams['network'].get('name')} is of "
+                "pixels; use VAEModule, or network=feature_vae."
+            )
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.kept = self.prepared(data)
+        elif not self.vae.ready:
+            raise VaexError(
+                "The whitening of features is fitted to the normal images of a data module: call "
+                "trainer.fit(module, datamodule=...), or module.vae.fit_whitening(...) before it."
+            )
+
+    def on_fit_end(self) -> None:
+        """Let go of the features."""
+        self.kept = None
+
+    @torch.no_grad()
+    def prepared(self, data: Any) -> KeptFeatures | None:
+        """Fit the whitening to the normal training images of ``data``; return their features where they are kept."""
+        images = NormalImages(data)
+        size = 2 * len(images.dataset) * self.vae.backbone.channels * self.vae.backbone.grid**2  # bytes
+        if is_augmented(data, images.dataset) or size > CACHE_BYTES:
+            if not self.vae.ready:
+                self._fit_in_passes(images)
+            return None
+        log.info("Computing the features of %d training images, %d MB.", len(images.dataset), size // 1_000_000)
+        found, order = [], []
+        for pixels, index in normal_batches(images.dataset, images.name):
+            found.append(self._raw(pixels).half().cpu())
+            order += index
+        if not found:
+            raise VaexError(f"{images.name} has no normal training images; check the images and their labels.")
+        values = torch.cat(found)
+        fit = not self.vae.ready
+        if fit:
+            self.vae.fit_whitening(part.float() for part in values.split(BATCH))
+        self._in_place(self.vae.whitening, values)
+        if self.vae.position is not None:
+            if fit:
+                self.vae.fit_position(values)
+            self._in_place(self.vae.position, values)
+        rows = {index: row for row, index in enumerate(order)}
+        return (
+            KeptFeatures(rows, values) if len(rows) == len(values) else None
+        )  # not where an index is missing or twice
+
+    def _fit_in_passes(self, images: NormalImages) -> None:
+        self.vae.fit_whitening(self._raw(pixels) for pixels, _ in normal_batches(images.dataset, images.name))
+        if self.vae.position is not None:
+            sample = NormalImages(self.trainer.datamodule, FITTED_IMAGES, BATCH)  # type: ignore[attr-defined]
+            self.vae.fit_position(torch.cat([self.vae.whitening(self._raw(pixels)).half() for pixels in sample]))
+
+    def _place(self) -> torch.device:
+        return next(self.vae.parameters()).device
+
+    def _raw(self, pixels: Tensor) -> Tensor:
+        return self.vae.raw_features(pixels.to(self._place()))
+
+    def _in_place(self, transform: torch.nn.Module, values: Tensor) -> None:
+        for part in values.split(BATCH):  # views: a copy of all would take the memory twice
+            part.copy_(transform(part.to(self._place()).float()))
+
+    def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
+        # The indices of validation images are those of other training images
+        features = None if self.kept is None or step == AFTER_TRAINING else self.kept.of(batch)
+        if features is None:
+            return super()._terms(batch, step)
+        images, keep = batch["image"], self.objective.keep
+        with ExitStack() as stack:
+            if keep:  # a term of activations differentiates twice
+                stack.enter_context(eager())
+            output = self.vae(images, keep=keep, sample=True, features=features.to(images))
+            return self.objective(images, output, step)
+
+
+def module_class(network: Mapping[str, Any]) -> type[VAEModule]:
+    """Return the LightningModule that trains the network of the config ``{"name": ..., ...}``."""
+    return FeatureVAEModule if network.get("name") in ("feature_vae", "feature_grid") else VAEModule
