@@ -63,10 +63,19 @@ def test_pointing_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "grad_cam, mean" in capsys.readouterr().out
 
 
+def test_metrics_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "what=metrics", "maps=8", "resolution=24", "rounds=1", f"out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "bench_metrics.json").read_text())
+    assert content["error"] <= 1e-6
+    assert len(content["contestants"]) == 4
+    assert "## Metrics of localisation" in (tmp_path / "bench_metrics.md").read_text()
+    assert "8 maps of 24x24" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, pointing"),
+        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, metrics, pointing"),
         (["cases=[mnist_conv3]"], "did you mean 'mnist_conv2'"),
         (["cases=[]"], "cases must be a list of names"),
         (["cases=[3]"], "cases must be a list of names"),
@@ -79,6 +88,8 @@ def test_pointing_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["what=pointing", "runs=[sprites]", "images=0"], "images must be at least 1"),
         (["what=pointing", "runs=[sprites]", "methods=[gradcam]"], "did you mean 'grad_cam'"),
         (["what=pointing", "runs=[sprites]", "targets=[sum]"], "has no map per latent"),
+        (["what=metrics", "maps=3"], "at least 4 maps"),
+        (["what=metrics", "resolution=0"], "resolution must be at least 1"),
         (["case=[mnist_conv2]"], "Unknown key 'case'"),
     ],
 )
@@ -89,8 +100,9 @@ def test_wrong_input_is_one_sentence(arguments: list[str], expected: str, capsys
     assert error.strip().count("\n") == 0
 
 
-def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
     text = capsys.readouterr().out
     assert "vaex bench cases=[mnist_conv2]" in text
     assert "what=pointing" in text
+    assert "what=metrics" in text

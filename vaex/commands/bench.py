@@ -1,4 +1,4 @@
-"""``vaex bench``: measure vaex beside its peers on this machine, and its maps against known truth."""
+"""``vaex bench``: measure maps and metrics beside peers on this machine, and maps against known truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def measure(config: DictConfig) -> None:
     """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
-    parts = {"attention": bench_attention, "pointing": bench_pointing}
+    parts = {"attention": bench_attention, "pointing": bench_pointing, "metrics": bench_metrics}
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), parts)
     parts[config.what](config)
@@ -113,6 +113,22 @@ def bench_pointing(config: DictConfig) -> None:
         show_table(table, wide_console())
     content = {**origin(), **options, "runs": [asdict(one) for one in findings]}
     tell(write(config, tables, content))
+
+
+def bench_metrics(config: DictConfig) -> None:
+    """Measure the metrics of localisation beside scikit-learn and an AUPRO that sorts."""
+    rounds, count = at_least_one(config.rounds, "rounds"), at_least_one(config.maps, "maps")
+    size = at_least_one(config.resolution, "resolution")
+    from vaex.benchmarks.localization import metrics_content, metrics_table, run_metrics
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import one_thread
+
+    with one_thread():
+        content = {**origin(), "rounds": rounds}
+    result = run_metrics(count, size, rounds)
+    table = metrics_table(result)
+    show_table(table, wide_console())
+    tell(write(config, [table], {**content, **metrics_content(result)}))
 
 
 def subject_of(folder: str, device: str) -> Subject:

@@ -43,8 +43,8 @@ class LocalizationMetrics(Metric):
     compressed to a sketch (`vaex.metrics.sketch`), and every pixel measure is within ``tolerance`` of the exact one,
     whatever the maps are: AUROC within a quarter of it, AUPRO and AUPIMO within half; average precision alone within
     ``tolerance * (1 + log(1 / tolerance))``. The bound is for the worst case; usual errors are a thousandth of it.
-    Memory is some 40 bytes per pixel of ``exact_pixels`` at most, for the pixels and a sketch that grows with the
-    logarithm of their number, and 16 bytes per image; image measures are always exact.
+    At the defaults memory stays below 1 GB, for 2^24 pixels and a sketch that grows with the logarithm of all, beside
+    16 bytes per image; image measures are always exact.
 
     Raises:
         VaexError: ``max_fpr`` or ``tolerance`` is out of range, or ``exact_pixels`` is below 1.

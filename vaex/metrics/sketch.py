@@ -15,6 +15,14 @@ A score lies in at most 8 intervals of more than one score. So the rank of any s
 lies above it: fine where false alarms are rare, whatever the scale, the tails or the order in which pixels come.
 The number of intervals grows with (1 / share) * log(pixels).
 
+What that means for measures, with d = 8 ``share``: a count of normal pixels is off by at most d / 2 of itself, since
+what reaches over a score counts by half, and a count of anomalous pixels by d / 2 of all. An anomalous pixel in an
+interval is off by the interval's range of false positive rates; at each of the 8 depths intervals are apart, so their
+ranges add up to at most 1, and each holds at most ``share`` of the weight: d in all, and d / 2 for AUROC, where the
+middle is taken. Together d for AUROC, 3 d / 2 for AUPRO and AUPIMO. F1 and IoU are looked at only where an anomalous
+interval begins, at most d of the anomalous pixels away from the best threshold: less than 4 d. `LocalizationMetrics`
+takes 4 d as its tolerance.
+
 Source: Shrivastava et al., SenSys 2004 (q-digest: dyadic intervals, mergeable); Cormode et al., PODS 2006 (biased
 quantiles: errors relative to the rank).
 Differs: sixteen parts instead of two, and several conditions at once.
