@@ -166,11 +166,11 @@ def test_batch_norm_in_training_mode_is_refused_for_a_loss() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.1)])
 def test_half_precision_weights(dtype: torch.dtype, tolerance: float) -> None:
-    """Maps in the weights' precision, of images in single precision, near those of the same weights in single."""
+    """Maps in single precision, near those of the same weights in single precision."""
     model = Own().eval().to(dtype)
     for layer in ("stem", "block"):
         found = latent_attention(model, pictures(), layer, target="kl", rectify="none")
-        assert found.dtype == dtype
+        assert found.dtype == torch.float32
         twin = Own().eval()
         twin.load_state_dict({name: value.float() for name, value in model.state_dict().items()})
         expected = latent_attention(twin, pictures(), layer, target="kl", rectify="none")
@@ -261,3 +261,34 @@ def test_images_that_are_no_tensor(images: Any) -> None:
 def test_a_model_that_is_no_module() -> None:
     with pytest.raises(VaexError, match=r"nn\.Module"):
         latent_attention(Own().encode, pictures(), "block")  # type: ignore[arg-type]
+
+
+class Whole(Own):
+    """Batch-norm in the decoder alone, beside the encoder of ``Own`` with its own one switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk.norm.eval()
+        self.decoder.append(nn.BatchNorm2d(3))
+
+
+def test_batch_norm_that_does_not_run_is_let_be() -> None:
+    model = Whole()
+    assert model.decoder[1].training
+    found = latent_attention(model, pictures(), "stem", rectify="none", create_graph=True)
+    torch.testing.assert_close(found.detach(), latent_attention(Own(), pictures(), "stem", rectify="none"))
+    decoding = lambda output: model.decode(output.posterior.mean).flatten(1)[:, :2]  # noqa: E731
+    told = sentence_of(model, "stem", target=decoding, create_graph=True)  # here it does run
+    assert "Batch-norm layer 'decoder.1' in training mode couples the images of a batch" in told
+    assert "or train with network.norm=group" in told
+
+
+def test_batch_norm_without_statistics_is_refused_where_it_runs() -> None:
+    model = Whole()
+    model.decoder[1] = nn.BatchNorm2d(3, track_running_stats=False)
+    assert latent_attention(model, pictures(), "stem").shape == (3, 2, 16, 16)
+    model.trunk.norm = nn.BatchNorm2d(4, track_running_stats=False)
+    for options in ({}, {"create_graph": True}, {"method": "gradient"}, {"layer": None}):
+        sentence = sentence_of(model, **{"layer": "stem", **options})
+        assert "Batch-norm layer 'trunk.norm'" in sentence
+        assert "couples the images of a batch" in sentence

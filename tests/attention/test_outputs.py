@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -241,3 +242,19 @@ def test_pictures_are_found_in_what_a_decoder_returns(decoded: Any) -> None:
 def test_what_is_no_picture_of_the_images_is_not_taken(decoded: Any) -> None:
     assert reconstruction_of(Odd(decoded), torch.zeros(2, 3), SHAPE) is None
     assert reconstruction_of(nn.Identity(), torch.zeros(2, 3), SHAPE) is None
+
+
+@pytest.mark.parametrize("dims", [2, 4])
+def test_three_alike_in_a_row_are_told_of(dims: int) -> None:
+    """Nothing in (z, mean, logvar) tells it from (mean, logvar, z)."""
+    a, b, c = (part if dims == 2 else part[..., None, None].expand(*part.shape, 2, 3) for part in (MU, LOGVAR, Z))
+    images = torch.rand(len(a), 3, 8, 8)
+    for output in ((a, b, c), (images, a, b, c), (images, [a, b, c])):
+        with pytest.warns(UserWarning, match="3 tensors of one shape side by side, and the first two were taken"):
+            code = code_of(output)
+        assert code.mean is a
+        assert code.logvar is b
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for clear in ((a, b), (images, a, b), (images, images, images, a, b), {"z": a, "mean": b, "logvar": c}):
+            code_of(clear)

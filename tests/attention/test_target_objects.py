@@ -98,8 +98,9 @@ def test_layers_are_fused_with_a_largest_value_of_one_each() -> None:
         found = latent_attention(model, images, ["conv1", "conv2"], rectify=rectify)
         torch.testing.assert_close(found, (scaled[0] + scaled[1]) / 2)
         product = latent_attention(model, images, ["conv1", "conv2"], rectify=rectify, fuse="product")
-        sign = (scaled[0] * scaled[1]).sign()
-        torch.testing.assert_close(product, sign * (scaled[0] * scaled[1]).abs().sqrt())
+        both = scaled[0] * scaled[1]  # above 0 where the layers agree about the sign, which is then kept
+        expected = torch.where(both > 0, both.clamp(min=0).sqrt() * scaled[0].sign(), 0.0)
+        torch.testing.assert_close(product, expected)
 
 
 @pytest.mark.parametrize(

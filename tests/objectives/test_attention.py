@@ -190,6 +190,32 @@ def test_random_pairs_are_two_latents_drawn_alike_and_repeatably() -> None:
     assert chi2 < 20.5  # 5 degrees of freedom: exceeded once in a thousand
 
 
+def test_runs_of_other_seeds_have_other_pairs() -> None:
+    sequences = [[tuple(random_pair(10, step, seed)) for step in range(60)] for seed in range(8)]
+    assert sequences[0] == [tuple(random_pair(10, step)) for step in range(60)]
+    for a, b in combinations(sequences, 2):
+        same = sum(p == q for p, q in zip(a, b, strict=True))
+        assert same < 6  # of 60 draws among 90, one at a time is alike by chance; six once in ten thousand
+        shifted = max(sum(p == q for p, q in zip(a[d:], b, strict=False)) for d in range(1, 20))
+        assert shifted < 10  # nor is one sequence the other, some steps later
+
+
+def test_the_pairs_of_a_run_follow_its_seed(tiny: Tiny, pixels: Tensor) -> None:
+    """Over the steps of two seeds, the overlap is that of the pair that the seed draws."""
+    output = tiny(pixels)
+    maps = maps_by_hand(output, output.posterior.mean)
+    drawn = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.rand(3)  # what was drawn since does not matter
+        for step in range(6):
+            pair = tuple(random_pair(3, step, seed))
+            value = term(pairs="random")(pixels, output, step).parts["attention_overlap"]
+            torch.testing.assert_close(value, overlap_by_hand(maps, [pair], False))  # type: ignore[list-item]
+            drawn.append(tuple(sorted(pair)))
+    assert drawn[:6] != drawn[6:]
+
+
 def test_most_active_latents_are_those_of_largest_kl_over_the_batch() -> None:
     mean = torch.tensor([[0.1, 5.0, 0.0, 2.0], [0.1, 0.0, 0.0, 2.5]])  # latent 1 is active in one image only
     logvar = torch.zeros(2, 4)
@@ -205,7 +231,7 @@ def test_most_active_latents_are_those_of_largest_kl_over_the_batch() -> None:
     [
         ("all", 0, list(combinations(range(3), 2))),
         ("neighbours", 0, [(0, 1), (1, 2)]),
-        ("random", 5, [tuple(random_pair(3, 5))]),
+        ("random", 5, []),
         ("random", AFTER_TRAINING, list(combinations(range(3), 2))),
         ("most_active", 0, None),
     ],
@@ -215,6 +241,9 @@ def test_term_is_that_of_loops(
     tiny: Tiny, pixels: Tensor, pairs: str, step: int, expected: list[tuple[int, int]] | None, pooled: bool
 ) -> None:
     output = tiny(pixels)
+    if pairs == "random" and not expected:
+        torch.manual_seed(8)
+        expected = [tuple(random_pair(3, step, 8))]  # type: ignore[list-item]
     if expected is None:
         kl = output.posterior.kl_to_normal().sum(0).tolist()
         first, second = sorted(range(3), key=lambda d: -kl[d])[:2]
@@ -403,6 +432,29 @@ def test_it_runs_in_bfloat16(model: VAE, images: Tensor) -> None:
 def test_bad_options_are_told_when_it_is_built(model: VAE, attention: Any, message: str) -> None:
     with pytest.raises(VaexError, match=message):
         build_objective({"name": "vae", "attention": attention}, model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": "1"}, r"objective\.attention\.weight must be a number, got '1'"),
+        ({"weight": True}, r"objective\.attention\.weight must be a number, got True"),
+        ({"pooled": "no"}, r"objective\.attention\.pooled must be true or false, got 'no'"),
+    ],
+)
+def test_values_of_another_type_are_told(options: Any, message: str) -> None:
+    with pytest.raises(VaexError, match=message):
+        AttentionTerm(**options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "distances"), [((2, 1, 3, 3), ()), ((2, 1, 3, 3), (1,)), ((2, 3, 3, 3), (3,)), ((2, 3, 3, 3), (0,))]
+)
+def test_maps_without_a_pair_are_told(shape: tuple[int, ...], distances: tuple[int, ...]) -> None:
+    with pytest.raises(VaexError, match="compare at least two latents"):
+        mean_pair_overlap(torch.rand(shape), distances)
+    with pytest.raises(VaexError, match=r"needs maps \(B, T, h, w\)"):
+        mean_pair_overlap(torch.rand(2, 3, 3), (1,))
 
 
 def test_batch_norm_in_the_encoder_alone_is_refused(images: Tensor) -> None:

@@ -1,7 +1,8 @@
 """Gradient attention from the latent space: pure functions on tensors, no state, no persistent hooks."""
 
+from vaex.attention.fusion import FUSIONS
 from vaex.attention.image_methods import IMAGE_METHODS, Gradient, IntegratedGradients, ScoreCAM, SmoothGradient
-from vaex.attention.latent import FUSIONS, latent_attention
+from vaex.attention.latent import latent_attention
 from vaex.attention.maps import attention_maps
 from vaex.attention.methods import METHODS
 from vaex.attention.overlap import overlap_ratio

@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from vaex.attention.checks import check_chunk
 from vaex.errors import VaexError
 
 BYTE_BUDGET = 32 * 2**20
 """Bytes of gradients held at a time; beyond it, batching is slower than a loop on a CPU (fresh pages, cache)."""
+
+
+def summable(values: Tensor) -> Tensor:
+    """Return ``values`` in fp32 at least: what maps are summed in, and come in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def targets_per_pass(activation: Tensor) -> int:
@@ -29,8 +35,7 @@ def target_gradients(
     Raises:
         VaexError: when the targets have no gradient path to the activation, or ``chunk`` is below 1.
     """
-    if chunk is not None and chunk < 1:
-        raise VaexError(f"chunk must be at least 1 target per backward pass, got {chunk}.")
+    check_chunk(chunk)
     no_path = VaexError(
         "The target has no gradient path to the layer: the layer lies behind the code, or the model detaches "
         "(no_grad, detach, argmax) between them; choose an earlier layer or another target."

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaex.attention.gradients import target_gradients
+from vaex.attention.checks import at_least, not_negative
+from vaex.attention.gradients import summable, target_gradients
 from vaex.errors import VaexError, unknown
 
 BASELINES = ("black", "blurred", "counterfactual")
@@ -49,7 +50,8 @@ def _pixel_gradients(view: View, images: Tensor, targets: slice = slice(None)) -
     with torch.enable_grad():
         leaf = images if view.create_graph and images.requires_grad else images.detach().requires_grad_()
         values = view.targets(leaf)[:, targets]
-        return torch.cat(list(target_gradients(values, leaf, view.chunk, view.create_graph)))
+        gradients = torch.cat(list(target_gradients(values, leaf, view.chunk, view.create_graph)))
+        return gradients if view.create_graph else summable(gradients)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class SmoothGradient(ImageMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.deviation < 0:
-            raise VaexError(f"smooth_gradient needs n >= 1 and deviation >= 0, got {self.n} and {self.deviation}.")
+        at_least("smooth_gradient needs n >= 1, a whole number", self.n, 1)
+        at_least("smooth_gradient needs a seed >= 0, a whole number", self.seed, 0)
+        not_negative("deviation of smooth_gradient", self.deviation)
 
     def maps(self, view: View) -> Tensor:
         """Return unrectified maps (B, T, H, W)."""
@@ -126,8 +129,7 @@ class IntegratedGradients(ImageMethod):
     def __post_init__(self) -> None:
         if self.baseline not in BASELINES:
             raise unknown("baseline of integrated gradients", str(self.baseline), BASELINES)
-        if self.steps < 1:
-            raise VaexError(f"integrated_gradients needs at least 1 step, got {self.steps}.")
+        at_least("integrated_gradients needs a whole number of at least 1 step", self.steps, 1)
 
     def _along(self, view: View, baseline: Tensor, targets: slice) -> Tensor:
         way = view.images - baseline
@@ -153,7 +155,7 @@ class ScoreCAM(ImageMethod):
 
     Channel k, scaled to [0, 1] and resized, mixes image and ``baseline`` (black or blurred); its weight is the
     |change| of the target against the baseline, as a share of all channels' changes. It needs K forward passes and no
-    gradient, so it carries none.
+    gradient, so it carries none, and a ``chunk`` of targets per backward pass changes nothing.
 
     Source: Wang et al., CVPR workshops 2020. Differs: |change| of a signed latent, and shares for their softmax, which
     would depend on the unit of the latent.
@@ -173,10 +175,10 @@ class ScoreCAM(ImageMethod):
         """Return unrectified maps (B, T, h, w)."""
         if view.create_graph:
             raise VaexError("score_cam uses no gradient, so it cannot be part of a loss; use another method.")
-        activation, images = view.activation(), view.images
+        activation, images = summable(view.activation()), view.images
         low, high = activation.amin((-2, -1), keepdim=True), activation.amax((-2, -1), keepdim=True)
         masks = (activation - low) / torch.where(high > low, high - low, 1.0)
-        masks = F.interpolate(masks, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        masks = F.interpolate(masks, size=images.shape[-2:], mode="bilinear", align_corners=False).to(images)
         with torch.no_grad():
             baseline = torch.zeros_like(images) if self.baseline == "black" else blurred(images)
             start = view.targets(baseline)  # (B, T)
@@ -184,7 +186,7 @@ class ScoreCAM(ImageMethod):
                 (view.targets(baseline + masks[:, k : k + 1] * (images - baseline)) - start).abs()
                 for k in range(masks.shape[1])
             ]
-        weights = torch.stack(changes, -1)  # (B, T, K)
+        weights = torch.stack(changes, -1).to(activation)  # (B, T, K)
         total = weights.sum(-1, keepdim=True)
         return torch.einsum("btk,bkhw->bthw", weights / torch.where(total > 0, total, 1.0), activation)
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vaex.attention.checks import check_chunk, check_images, check_model, check_recorded, spatial
+from vaex.attention.fusion import FUSIONS, to_one
 from vaex.attention.image_methods import ImageMethod, View
-from vaex.attention.isolation import eager, original, refuse_coupling, undisturbed
+from vaex.attention.isolation import alone, differentiable, original, uncoupled, undisturbed
 from vaex.attention.layers import capture, default_layer
 from vaex.attention.maps import attention_maps, resize_maps
-from vaex.attention.methods import method_named, rectifier_named
+from vaex.attention.methods import LayerMethod, method_named, rectifier_named
 from vaex.attention.outputs import code_of, encoding, reconstruction_of
 from vaex.attention.target import Reduce, Target
 from vaex.attention.targets import TargetLike, target_named, whole_numbers
-from vaex.attention.values import target_values
+from vaex.attention.values import check_reduce, target_values
+from vaex.attention.watch import Watch
 from vaex.errors import VaexError, unknown
-
-FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda maps: maps.mean(0),
-    "product": lambda maps: maps.prod(0).abs().pow(1 / len(maps)) * maps.prod(0).sign(),
-}
-"""How maps of several layers (L, B, T, H, W), each scaled to a largest |value| of 1, become one."""
 
 
 def latent_attention(
@@ -37,7 +33,7 @@ def latent_attention(
     layer: str | Sequence[str] | None = None,
     *,
     latents: Sequence[int] | None = None,
-    method: str | Mapping[str, Any] | ImageMethod = "grad_cam",
+    method: str | Mapping[str, Any] | LayerMethod | ImageMethod = "grad_cam",
     target: TargetLike = "mean",
     rectify: str = "relu",
     reduce: Reduce = "sum",
@@ -58,10 +54,12 @@ def latent_attention(
     is scaled to a largest absolute value of 1, so the result has no unit. Methods that read the image alone ignore
     ``layer``.
 
-    The call runs in evaluation mode and fp32 (or the parameters' own precision), works under ``no_grad`` and
-    ``inference_mode``, and leaves no hook, gradient, changed flag or random draw behind. A map never depends on the
-    other images of the batch: an image with NaN spoils its own maps alone, and a warning names it.
+    The call runs in evaluation mode and the precision of the parameters, works under ``no_grad`` and
+    ``inference_mode``, and leaves no hook, gradient, changed flag or random draw behind; threads that share a model
+    take turns. Maps are fp32 at least, whatever the weights are. A map never depends on the other images of the batch:
+    an image with NaN spoils its own maps alone, and a warning names it.
 
+    ``chunk`` bounds the targets per backward pass (None: a memory budget does); score_cam has no such pass.
     ``create_graph=True`` keeps training mode, precision and graph as they are, for losses.
 
     Source: Liu et al., "Towards Visually Explaining Variational Autoencoders", CVPR 2020, Eq. 1-3.
@@ -69,14 +67,14 @@ def latent_attention(
 
     Raises:
         VaexError: for an unknown layer, method, target or latent; a layer without spatial axes, that runs twice or has
-            no gradient path to the target; batch-norm that takes its statistics from the batch.
+            no gradient path to the target; batch-norm that takes its statistics from the batch; a scripted or exported
+            model.
     """
-    if not isinstance(model, nn.Module):
-        raise VaexError(f"A model must be an nn.Module, got {type(model).__name__}; pass the module, not its method.")
+    check_model(model)
     call = _Call(
         original(model),
         images,
-        latents,
+        None if latents is None else whole_numbers("latents", latents),
         method_named(method),
         target_named(target),
         rectify,
@@ -85,24 +83,32 @@ def latent_attention(
         create_graph,
     )
     rectifier_named(rectify)  # options are checked before anything is computed
-    if latents is not None:
-        whole_numbers("latents", latents)
-    _check_shapes(images, size)
+    check_chunk(chunk)
+    check_reduce(reduce)
+    check_images(images, size)
     if fuse not in FUSIONS:
         raise unknown("fusion of layers", str(fuse), FUSIONS)
     if layer is None or isinstance(layer, str):
-        return call.sized(layer, size)
+        with alone(call.model):
+            return call.sized(layer, size)
     if not isinstance(layer, Sequence) or not layer or not all(isinstance(name, str) for name in layer):
         raise VaexError(f"layer must be a name or a list of names, got {layer!r}.")
     if size == "layer":
         raise VaexError("Maps of several layers have no common cells; choose size='input' or a pair (H, W).")
-    with torch.set_grad_enabled(create_graph):
-        return FUSIONS[fuse](torch.stack([_to_one(call.sized(name, size)) for name in layer]))
+    with alone(call.model), torch.set_grad_enabled(create_graph):
+        return FUSIONS[fuse](torch.stack([to_one(call.sized(name, size)) for name in layer]))
 
 
-def _to_one(maps: Tensor) -> Tensor:
-    most = maps.abs().amax((-2, -1), keepdim=True)
-    return maps / torch.where(most > 0, most, 1.0)
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options by name that `latent_attention` does not take.
+
+    Raises:
+        VaexError: for an unknown option; the nearest valid name is told.
+    """
+    valid = [name for name in inspect.signature(latent_attention).parameters if name not in ("model", "images")]
+    for name in options:
+        if name not in valid:
+            raise unknown("attention option", str(name), valid)
 
 
 @dataclass(frozen=True)
@@ -122,30 +128,34 @@ class _Call:
     def maps(self, layer: str | None) -> Tensor:
         """Return the maps over the cells of ``layer``, (B, S T, h, w); all but abs are rectified."""
         late = "none" if self.rectify == "abs" else self.rectify
+        watch = Watch()
         with ExitStack() as stack:
             pixels = self.images
             if self.create_graph:
-                stack.enter_context(torch.enable_grad())
-                stack.enter_context(eager())
+                stack.enter_context(differentiable(self.model, self.images))
             else:
                 pixels = stack.enter_context(undisturbed(self.model, self.images))
-            refuse_coupling(self.model)
+            stack.enter_context(uncoupled(self.model))
             encode = encoding(self.model)
             reads_image = isinstance(self.method, ImageMethod)
             if layer is None and not (reads_image and self.method.pixels):
                 with undisturbed(self.model, self.images[:1]) as probe:
                     layer = default_layer(self.model, encode, self._probed, probe)
             if reads_image:
-                read, without = partial(self._kept, pixels, layer), partial(self._without, pixels)
-                view = View(pixels, self.targets, read, without, self.chunk, self.create_graph)
-                return rectifier_named(late)(self.method.maps(view))
+                read, without = partial(self._kept, pixels, layer, watch), partial(self._without, pixels)
+                targets = partial(self._targets, pixels.detach(), watch)
+                view = View(pixels, targets, read, without, self.chunk, self.create_graph)
+                return watch.marked(rectifier_named(late)(self.method.maps(view)))
             assert layer is not None  # noqa: S101 - for the type checker: found above
             with capture(self.model, (layer,), cut=not self.create_graph) as kept:
                 output = encode(pixels)
-                activation = _spatial(kept, layer)
+                activation, watch.told = spatial(kept, layer, len(pixels))
+                check_recorded(activation)
                 with torch.enable_grad():  # the encoder may have left no_grad on its way out
-                    targets = self._values(output, pixels)
-                return attention_maps(activation, targets, self.method, late, self.chunk, self.create_graph)
+                    values = self._values(output, pixels.detach())
+                watch.note(values)
+                maps = attention_maps(activation, values, self.method, late, self.chunk, self.create_graph)
+                return watch.marked(maps)
 
     @property
     def draws(self) -> int:
@@ -161,9 +171,17 @@ class _Call:
                 maps = maps.abs()
             return maps if self.draws == 1 else maps.unflatten(1, (self.draws, -1)).mean(1)
 
-    def targets(self, images: Tensor) -> Tensor:
-        """Return the targets of other images, (B, S T)."""
-        return self._values(encoding(self.model)(images), images)
+    def _targets(self, pixels: Tensor, watch: Watch, seen: Tensor) -> Tensor:
+        """Return the targets (B, S T) of ``seen``, other images in the place of ``pixels``.
+
+        A likelihood is that of ``pixels``, which are constants: what is asked is how the code explains them.
+        """
+        output = encoding(self.model)(seen)
+        values = self._values(output, pixels)
+        watch.note(values)
+        if torch.is_grad_enabled() and not values.requires_grad:
+            check_recorded(self._probed(output))
+        return values
 
     def _probed(self, output: Any) -> Tensor:
         # a callable may read an output in which no code is found
@@ -176,11 +194,12 @@ class _Call:
             raise VaexError(f"A target must return (B, T) with B = {len(images)}, got {tuple(values.shape)}.")
         return values
 
-    def _kept(self, pixels: Tensor, layer: str | None) -> Tensor:
+    def _kept(self, pixels: Tensor, layer: str | None, watch: Watch) -> Tensor:
         assert layer is not None  # noqa: S101 - for the type checker: methods that read it have found one
         with torch.no_grad(), capture(self.model, (layer,), cut=True) as kept:
             encoding(self.model)(pixels)
-        return _spatial(kept, layer).detach()
+        activation, watch.told = spatial(kept, layer, len(pixels))
+        return activation.detach()
 
     def _without(self, pixels: Tensor, position: int) -> Tensor:
         """Return ``pixels`` decoded with the latent of one map set to 0."""
@@ -200,35 +219,3 @@ class _Call:
                 "baseline=black or blurred."
             )
         return decoded
-
-
-def _check_shapes(images: Tensor, size: str | Sequence[int]) -> None:
-    if not isinstance(images, Tensor) or images.dim() != 4 or len(images) == 0:
-        came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise VaexError(f"Images must be a tensor (B, C, H, W) with B of at least 1, got {came}.")
-    if isinstance(size, str):
-        if size not in ("input", "layer"):
-            raise unknown("map size", size, ["input", "layer", "(H, W)"])
-        return
-    sides: list[Any] = list(size) if isinstance(size, Sequence) else []
-    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) > 0 for side in sides):
-        raise VaexError(f"A map size must be input, layer or a pair (H, W) of whole pixels, got {size!r}.")
-
-
-def _spatial(kept: dict[str, Tensor], layer: str) -> Tensor:
-    if layer not in kept:
-        raise VaexError(f"Layer '{layer}' did not run when the images were encoded; choose a layer of the encoder.")
-    activation = kept[layer]
-    if activation.dim() != 4:
-        raise VaexError(
-            f"Layer '{layer}' gives {tuple(activation.shape)}, but a map needs an activation (B, K, h, w); "
-            "choose a convolution or the activation behind one."
-        )
-    spoilt = (~activation.detach().isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    if spoilt:
-        warnings.warn(
-            f"Layer '{layer}' is not finite for {len(spoilt)} of {len(activation)} images (positions {spoilt[:8]}): "
-            "their maps mean nothing; check these images for NaN, and the weights.",
-            stacklevel=2,
-        )
-    return activation

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaex.attention.checks import check_recorded
 from vaex.errors import VaexError, nearest
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -80,6 +81,11 @@ def capture(model: nn.Module, names: Sequence[str], cut: bool = False) -> Iterat
     with ExitStack() as stack:
         for name in dict.fromkeys(names):
             module = model.get_submodule(resolve_layer(model, name))
+            if isinstance(module, torch.jit.ScriptModule):
+                raise VaexError(
+                    f"Layer '{name}' is scripted or traced by torch.jit and cannot be read; choose a layer outside of "
+                    "it, or put the nn.Module that it was made from in its place."
+                )
             stack.callback(module.register_forward_hook(hook_for(name)).remove)
         yield kept
 
@@ -114,6 +120,7 @@ def default_layer(
                 stack.callback(module.register_forward_hook(hook_for(name)).remove)
         stack.enter_context(torch.no_grad())
         mean = code(forward(image))
+    check_recorded(mean)
     paths: Sequence[Tensor | None] = [None] * len(calls)
     if mean.requires_grad:
         outputs = [output for _, output, _ in calls]
@@ -124,7 +131,7 @@ def default_layer(
     names = [name for name, _, _ in calls]
     for known in (codes, {_storage(mean)}):
         for (name, output, passed_on), path in zip(reversed(calls), reversed(paths), strict=True):
-            spatial = output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1
+            spatial = output.dim() == 4 and output.shape[-1] * output.shape[-2] > 1 and len(output) == len(image)
             if spatial and path is not None and _storage(passed_on) not in known and names.count(name) == 1:
                 return name
     raise VaexError(

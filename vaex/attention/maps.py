@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaex.attention.checks import check_chunk
 from vaex.attention.folds import channel_weights
-from vaex.attention.gradients import target_gradients
+from vaex.attention.gradients import summable, target_gradients
 from vaex.attention.image_methods import ImageMethod
-from vaex.attention.methods import LayerMethod, grad_cam, method_named, rectifier_named
+from vaex.attention.methods import METHODS, LayerMethod, grad_cam, method_named, rectifier_named
 from vaex.errors import VaexError
 
 
@@ -26,27 +28,51 @@ def attention_maps(
     """Return the maps of ``targets`` (B, T) over the cells of ``activation`` (B, K, h, w): (B, T, h, w).
 
     For losses: the activation comes from ``vae(x, keep=(layer,)).activations`` and ``create_graph=True`` keeps the
-    second-order gradient; without it the maps carry no graph. Which way the gradient is computed follows from a cost
-    rule: Grad-CAM through `channel_weights` where that is exact and pays, else ``chunk`` targets per backward pass
+    second-order gradient; without it the maps carry no graph and are fp32 at least. The way follows from a cost rule:
+    Grad-CAM through `channel_weights` where that is exact and pays, else ``chunk`` targets per backward pass
     (None: as many as `targets_per_pass` allows). With a ``chunk`` the general way is taken.
 
     Raises:
-        VaexError: for an unknown method or rectification, one that reads the image, or targets without a gradient path.
+        VaexError: for an unknown method or rectification, one that reads the image or returns another shape, or targets
+            without a gradient path.
     """
+    check_chunk(chunk)
     combine, rectifier = method_named(method), rectifier_named(rectify)
     if isinstance(combine, ImageMethod):
         raise VaexError(f"'{method}' looks at the image again, so it needs the model: call latent_attention.")
-    weighed = activation if create_graph else activation.detach()
+    weighed = activation if create_graph else summable(activation.detach())
     if combine is grad_cam and chunk is None and not create_graph:
         weights = channel_weights(targets, activation)
         if weights is not None:
-            return rectifier(torch.bmm(weights.transpose(0, 1), weighed.flatten(2)).unflatten(2, weighed.shape[2:]))
+            weights = summable(weights).transpose(0, 1)
+            return rectifier(torch.bmm(weights, weighed.flatten(2)).unflatten(2, weighed.shape[2:]))
     with torch.enable_grad():  # the targets are taken apart within their graph, wherever this is called
         parts = [
-            rectifier(combine(weighed, gradient)).transpose(0, 1)
+            rectifier(_combined(combine, weighed, gradient if create_graph else summable(gradient))).transpose(0, 1)
             for gradient in target_gradients(targets, activation, chunk, create_graph)
         ]
     return torch.cat(parts, dim=1)
+
+
+def _combined(combine: LayerMethod, activation: Tensor, gradient: Tensor) -> Tensor:
+    """Return ``combine(activation, gradient)``, (t, B, h, w), with the shape of a method from elsewhere checked."""
+    if combine in METHODS.values():
+        return combine(activation, gradient)
+    count, batch = gradient.shape[:2]
+    # With as many targets as images, maps that come in the wrong order have the right shape: then not all at once
+    blocks = gradient.split([count - 1, 1]) if count == batch > 1 else [gradient]
+    parts = []
+    for block in blocks:
+        maps: Any = combine(activation, block)
+        expected = (len(block), batch, *activation.shape[2:])
+        if not isinstance(maps, Tensor) or tuple(maps.shape) != expected:
+            came = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+            raise VaexError(
+                f"A method must return maps (t, B, h, w) = {expected} for an activation {tuple(activation.shape)} and "
+                f"gradients {tuple(block.shape)}, got {came}."
+            )
+        parts.append(maps)
+    return torch.cat(parts)
 
 
 def resize_maps(maps: Tensor, size: str | Sequence[int], image_size: tuple[int, int]) -> Tensor:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaex.attention.checks import check_instance
 from vaex.attention.image_methods import IMAGE_METHODS, ImageMethod
 from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
@@ -102,6 +103,7 @@ RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def method_named(method: str | Mapping[str, Any] | LayerMethod | ImageMethod) -> LayerMethod | ImageMethod:
     """Return a method by its name, by a mapping of name and parameters, or as it is."""
+    check_instance("method", method)
     if isinstance(method, ImageMethod) or callable(method):
         return method
     options = dict(method) if isinstance(method, Mapping) else {"name": method}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from vaex.attention.target import Seen
 from vaex.errors import VaexError
 from vaex.types import NormalCodes
 
@@ -38,12 +40,49 @@ def normal_codes(calibration: Mapping[str, Any] | None) -> NormalCodes:
         VaexError: when the model is not calibrated, or its calibration holds no such codes.
     """
     codes = NormalCodes(*_tensors(calibration, "codes", NormalCodes._fields))
-    latents = len(codes.mean) if codes.mean.dim() == 1 else 0
-    shapes = [tuple(part.shape) for part in codes]
-    if shapes != [(latents,), (latents, latents), (latents,)]:
+    if (shapes := _wrong_shapes(codes)) is not None:
         raise VaexError(
-            f"The calibration of this model holds codes of shapes {', '.join(map(str, shapes))} in place of (D,), "
+            f"The calibration of this model holds codes of shapes {shapes} in place of (D,), "
             "(D, D), (D,); run `vaex calibrate ckpt=...` again."
+        )
+    return codes
+
+
+def _wrong_shapes(codes: NormalCodes) -> str | None:
+    shapes = [tuple(torch.as_tensor(part).shape) for part in codes]
+    latents = shapes[0][0] if len(shapes[0]) == 1 else 0
+    return None if shapes == [(latents,), (latents, latents), (latents,)] else ", ".join(map(str, shapes))
+
+
+def codes_for(given: NormalCodes | None, seen: Seen) -> NormalCodes:
+    """Return ``given``, or the codes that calibration left in the model, once they are found to fit what is seen.
+
+    Raises:
+        VaexError: as `normal_codes`; for codes of another number of latents, or of a latent grid that calibration
+            reduced in another way.
+    """
+    latents = seen.code.mean.shape[1]
+    if given is not None:
+        shapes = _wrong_shapes(given)
+        if shapes is not None or len(given.mean) != latents:
+            raise VaexError(
+                f"Normal codes must have mean (D,), covariance (D, D) and variance (D,) with D = {latents} as the "
+                f"model has, got {shapes or f'D = {len(given.mean)}'}; pass those of this model."
+            )
+        return given
+    calibration = getattr(seen.model, "calibration", None) or {}
+    codes = normal_codes(calibration)
+    if len(codes.mean) != latents:
+        raise VaexError(
+            f"The calibration of this model holds codes of {len(codes.mean)} latents, and the model has {latents}; run "
+            "`vaex calibrate ckpt=...` again."
+        )
+    used = (calibration.get("attention") or {}).get("reduce", seen.cells)
+    before, now = (cells if isinstance(cells, str) else tuple(cells) for cells in (used, seen.cells))
+    if seen.code.mean.dim() == 4 and before != now:
+        raise VaexError(
+            f"The normal codes were calibrated with reduce={before} and are compared with codes of reduce={now}; "
+            "choose the same, or calibrate with it."
         )
     return codes
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Categorical, Cauchy, Distribution, Independent, Normal
 
 from vaex.errors import VaexError
 from vaex.types import LOGVAR_RANGE
@@ -54,6 +55,18 @@ def _rows(values: Iterable[Any]) -> Iterator[list[Tensor]]:
             yield from _rows(value)
 
 
+_AMBIGUOUS = (
+    "The model returns {} tensors of one shape side by side, and the first two were taken for mean and log-variance. "
+    "If they are not, as in (z, mean, logvar), return an object with .mean and .logvar or name the fields; a callable "
+    "target picks them, too."
+)
+
+
+def _alike(row: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Return ``row`` in runs of neighbours of equal shape."""
+    return [list(run) for _, run in groupby(row, key=lambda tensor: tensor.shape)]
+
+
 def _from_tuple(values: Sequence[Any]) -> Code | None:
     # What states its code says more than an order: (recon, posterior), where the images alone would be taken for it
     stated = [code for value in values if not isinstance(value, Tensor) and (code := _stated(value)) is not None]
@@ -64,20 +77,33 @@ def _from_tuple(values: Sequence[Any]) -> Code | None:
     # The code is the smallest thing that a VAE returns: of (recon, x, mean, logvar) the first pair are images
     rows = list(_rows(values))
     for dims in (2, 4):
-        pairs = [Code(a, b) for row in rows for a, b in pairwise(row) if a.dim() == dims and a.shape == b.shape]
-        if pairs:
-            return min(pairs, key=lambda pair: pair.mean.numel())
+        runs = [run for row in rows for run in _alike(row) if len(run) > 1 and run[0].dim() == dims]
+        if runs:
+            smallest = min(runs, key=lambda run: run[0].numel())
+            if len(smallest) > 2:
+                warnings.warn(_AMBIGUOUS.format(len(smallest)), stacklevel=3)
+            return Code(*smallest[:2])
     alone = [tensor for row in rows for tensor in row if tensor.dim() in (2, 4)]
     return Code(min(alone, key=lambda tensor: int(tensor.numel())), None) if alone else None
 
 
-def _from_distribution(distribution: Distribution) -> Code:
+def _from_distribution(distribution: Distribution) -> Code | None:
     inner = distribution
     while isinstance(inner, Independent):
         inner = inner.base_dist
+    if not _has_mean(inner):
+        return None
     # The log-variance of a Gaussian alone: the targets take it for one
     logvar = 2 * torch.log(inner.stddev) if isinstance(inner, Normal) else None
     return Code(inner.mean, logvar)
+
+
+def _has_mean(distribution: Distribution) -> bool:
+    try:
+        # a category or a Cauchy has none, which torch says with NaN
+        return not isinstance(distribution, Categorical | Cauchy) and isinstance(distribution.mean, Tensor)
+    except NotImplementedError:
+        return False
 
 
 def _stated(output: Any) -> Code | None:
@@ -100,6 +126,7 @@ def code_of(output: Any) -> Code:
     In a tuple, what states its code (an object or distribution) is taken; else the first of the smallest neighbours of
     equal shape (B, D), or else (B, D, h, w), are mean and log-variance, also in a tuple inside; without such neighbours
     its smallest tensor is the mean. So (mean, logvar, z) is understood, and (z, mean, logvar) is not: name the fields.
+    Of three such neighbours a warning tells what was taken.
 
     Raises:
         VaexError: when no code is found.
@@ -111,6 +138,11 @@ def code_of(output: Any) -> Code:
         code = _from_tuple(output)
     if code is not None:
         return code
+    if isinstance(output, Distribution):
+        raise VaexError(
+            f"The model returns a {type(output).__name__}, which has no mean that could be a code; name a layer and "
+            "give target= a function of the output, such as its logits."
+        )
     raise VaexError(
         f"No latent code found in the model's output of type {type(output).__name__}: expected a tensor, "
         "(mean, logvar), or an object with .mean, .mu, .embedding, .posterior or .latent_dist; return one of these, or "

@@ -21,6 +21,8 @@ class Seen(NamedTuple):
     """Takes a latent grid (B, D, h, w) to (B, D)."""
     model: Any = None
     images: Tensor | None = None
+    cells: Reduce = "sum"
+    """What ``reduce`` does, by its name."""
 
 
 class Target:

@@ -27,7 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaex.attention.normal import normal_codes
+from vaex.attention.checks import at_least, check_instance, not_negative
+from vaex.attention.gradients import summable
+from vaex.attention.normal import codes_for
 from vaex.attention.target import Seen, Target, seeded_noise
 from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
@@ -87,8 +89,8 @@ class Sample(Target):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise VaexError(f"target 'sample' needs n of at least 1 draw, got {self.n}.")
+        at_least("target 'sample' needs a whole number n of at least 1 draw", self.n, 1)
+        at_least("target 'sample' needs a seed >= 0, a whole number", self.seed, 0)
 
     @property
     def draws(self) -> int:  # type: ignore[override]
@@ -112,7 +114,7 @@ class NormalDifference(Target):
     Source: Liu et al., CVPR 2020, Eq. 4.
 
     Raises:
-        VaexError: for ``n`` below 1; a model without calibration or a latent grid.
+        VaexError: for ``n`` below 1; a model without calibration, a latent grid, or codes of other latents.
     """
 
     calibrated = True
@@ -121,8 +123,8 @@ class NormalDifference(Target):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise VaexError(f"target 'normal_difference' needs n of at least 1 draw, got {self.n}.")
+        at_least("target 'normal_difference' needs a whole number n of at least 1 draw", self.n, 1)
+        at_least("target 'normal_difference' needs a seed >= 0, a whole number", self.seed, 0)
 
     @property
     def draws(self) -> int:  # type: ignore[override]
@@ -131,8 +133,8 @@ class NormalDifference(Target):
 
     def values(self, seen: Seen) -> Tensor:
         """Return (n B, D)."""
-        codes = _codes(self.codes, seen)
-        mean, logvar = seen.code.mean, seen.code.need_logvar("target 'normal_difference'")
+        codes = codes_for(self.codes, seen)
+        mean, logvar = map(summable, (seen.code.mean, seen.code.need_logvar("target 'normal_difference'")))
         if mean.dim() != 2:
             raise VaexError("target 'normal_difference' needs codes (B, D), not a latent grid; use 'mahalanobis'.")
         centre, own = codes.mean.to(mean), (codes.covariance.diagonal() + codes.variance).to(mean)
@@ -150,7 +152,8 @@ class Mahalanobis(Target):
     Source: Mahalanobis, 1936; for features of images Rippel et al., ICPR 2020.
 
     Raises:
-        VaexError: for a model without calibration.
+        VaexError: for a model without calibration; codes of other latents, or of a grid that was reduced in another
+            way; a negative ridge, or one of 0 where the covariance is singular.
     """
 
     single = True
@@ -158,13 +161,23 @@ class Mahalanobis(Target):
     codes: NormalCodes | None = None
     ridge: float = 1e-3
 
+    def __post_init__(self) -> None:
+        not_negative("ridge of target 'mahalanobis'", self.ridge)
+
     def values(self, seen: Seen) -> Tensor:
         """Return (B, 1)."""
-        codes, mean = _codes(self.codes, seen), seen.reduce(seen.code.mean)
+        # half precision has no solver
+        codes, mean = codes_for(self.codes, seen), summable(seen.reduce(seen.code.mean))
         covariance = codes.covariance.to(mean)
         ridge = self.ridge * covariance.diagonal().mean().clamp(min=1e-12)
         away = mean - codes.mean.to(mean)
-        solved = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance)).to(mean), away.T).T
+        try:
+            solved = torch.linalg.solve(covariance + ridge * torch.eye(len(covariance)).to(mean), away.T).T
+        except torch.linalg.LinAlgError as error:
+            raise VaexError(
+                "The covariance of the normal codes is singular, since a latent has collapsed; give target "
+                "'mahalanobis' a ridge above 0 (default 0.001)."
+            ) from error
         squared: Tensor = (away * solved).sum(1, keepdim=True)
         return squared
 
@@ -212,12 +225,9 @@ TARGETS: dict[str, type[Target]] = {
 TargetLike = str | Mapping[str, Any] | Target | Callable[[Any], Tensor]
 
 
-def _codes(codes: NormalCodes | None, seen: Seen) -> NormalCodes:
-    return normal_codes(getattr(seen.model, "calibration", None) or {}) if codes is None else codes
-
-
 def target_named(target: TargetLike) -> Target | Callable[[Any], Tensor]:
     """Return a target by its name, by a mapping of name and parameters, or as it is."""
+    check_instance("target", target)
     if isinstance(target, Target) or callable(target):
         return target
     options = dict(target) if isinstance(target, Mapping) else {"name": target}

@@ -13,12 +13,26 @@ from vaex.attention.targets import TargetLike, target_named, whole_numbers
 from vaex.errors import VaexError, unknown
 
 
+def check_reduce(reduce: Reduce) -> None:
+    """Refuse a reduction of latent grids that is none, whether or not there is a grid.
+
+    Raises:
+        VaexError: for an unknown name, or what is no pair of whole numbers.
+    """
+    if isinstance(reduce, str):
+        if reduce not in ("sum", "max"):
+            raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
+        return
+    whole_numbers("reduce by a cell (i, j)", reduce)
+
+
 def over_cells(values: Tensor, reduce: Reduce) -> Tensor:
     """Take a latent grid (B, D, h, w) to (B, D) by sum, max or a cell (i, j); a code (B, D) stays as it is.
 
     Raises:
         VaexError: for another shape, an unknown reduction or a cell outside the grid.
     """
+    check_reduce(reduce)
     if values.dim() == 2:
         return values
     if values.dim() != 4:
@@ -27,8 +41,6 @@ def over_cells(values: Tensor, reduce: Reduce) -> Tensor:
         return values.sum((-2, -1))
     if reduce == "max":
         return values.amax((-2, -1))
-    if isinstance(reduce, str):
-        raise unknown("reduction of a latent grid", reduce, ["sum", "max", "(i, j)"])
     cell = whole_numbers("reduce by a cell (i, j)", reduce)
     if len(cell) != 2 or any(not 0 <= i < cells for i, cells in zip(cell, values.shape[-2:], strict=True)):
         raise VaexError(f"Cell {tuple(cell)} lies outside the latent grid of {tuple(values.shape[-2:])} cells.")
@@ -65,7 +77,7 @@ def target_values(
         if latents is not None:
             raise VaexError("latents chooses among named targets; a callable target returns the columns that it wants.")
         return _of_callable(found(output))
-    values = found.values(Seen(code_of(output), lambda grid: over_cells(grid, reduce), model, images))
+    values = found.values(Seen(code_of(output), lambda grid: over_cells(grid, reduce), model, images, reduce))
     if found.single:
         if latents is not None:
             raise VaexError(

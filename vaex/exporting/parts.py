@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vaex.attention.image_methods import ImageMethod
 from vaex.attention.isolation import undisturbed
-from vaex.attention.latent import latent_attention
+from vaex.attention.latent import check_options, latent_attention
 from vaex.attention.layers import default_layer, resolve_layer
 from vaex.attention.maps import resize_maps
 from vaex.attention.methods import METHODS, method_named, rectifier_named
@@ -50,7 +50,7 @@ class Request:
     anomalous, and so is one that is no number.
 
     Raises:
-        VaexError: for an unknown part or input, or sizes that are none.
+        VaexError: for an unknown part, input or attention option, or sizes that are none.
     """
 
     what: str
@@ -65,6 +65,7 @@ class Request:
             raise unknown("part to export, what", str(self.what), PARTS)
         if self.pixels not in INPUTS:
             raise unknown("input of an export", str(self.pixels), INPUTS)
+        check_options(self.options)
         if self.threshold is not None and (isinstance(self.threshold, bool) or not isinstance(self.threshold, Real)):
             raise VaexError(f"threshold must be a number or null, got {self.threshold!r}.")
         size = self.image_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -57,8 +58,14 @@ class AttentionTerm:
     factor: Warmup = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
+        weight: Any = self.weight
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise VaexError(f"objective.attention.weight must be a number, got {weight!r}.")
+        if not 0 <= float(weight) < math.inf:
             raise VaexError(f"objective.attention.weight must be 0 (off) or more, got {self.weight}.")
+        pooled: Any = self.pooled
+        if not isinstance(pooled, bool):
+            raise VaexError(f"objective.attention.pooled must be true or false, got {pooled!r}.")
         if self.pairs not in PAIRS:
             raise unknown("attention pair rule", self.pairs, PAIRS)
         if self.size not in SIZES:
@@ -82,7 +89,16 @@ def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = Fal
 
     Source: Liu et al., CVPR 2020, Eq. 5.
     Differs: the paper has one pair; two empty maps are undefined there (0 / 0).
+
+    Raises:
+        VaexError: for maps of another shape, and for distances that leave no pair.
     """
+    distances = list(distances)
+    if maps.dim() != 4 or not distances or not all(0 < d < maps.shape[1] for d in distances):
+        raise VaexError(
+            "The overlap of pairs needs maps (B, T, h, w) and distances from 1 to T - 1 between their latents, got "
+            f"maps {tuple(maps.shape)} and distances {distances}; compare at least two latents."
+        )
     flat = positive_part(maps).flatten(2)  # (B, T, hw)
     mass = flat.sum(2)  # (B, T)
     shared, whole = [], []
@@ -95,9 +111,13 @@ def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = Fal
     return safe_ratio(part, total).mean()
 
 
-def random_pair(count: int, step: int) -> list[int]:
-    """Return two different latents of ``count``, drawn for the optimiser step ``step`` and the same whenever asked."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(step))[:2].tolist()
+def random_pair(count: int, step: int, seed: int = 0) -> list[int]:
+    """Return two different latents of ``count``, drawn for the optimiser step ``step`` of the run with ``seed``.
+
+    The same whenever asked; other seeds have other pairs at the same step.
+    """
+    mixed = (step + seed * 0x9E3779B97F4A7C15) % 2**63  # by the golden ratio: neighbouring seeds share no sequence
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))[:2].tolist()
 
 
 def most_active_pair(posterior: Posterior) -> list[int]:
@@ -135,8 +155,9 @@ class AttentionDisentanglement:
 
     Its parts are those of ``inner``, ``attention_overlap`` (unweighted, in [0, 1]) and ``attention_weight``. The VAE's
     output must carry its graph (gradients on, outside inference mode), and an encoder in training mode no batch-norm.
-    Random pairs depend on the step alone, so a resumed run repeats them; after training (`AFTER_TRAINING`) all pairs
-    stand for their average. The maps run in the precision of the forward pass, their sums in fp32 at least.
+    Random pairs depend on the step and the seed of torch's generator (`vaex.modules` seed it anew for every step, from
+    the seed of the run), so a resumed run repeats them and other runs have others; after training (`AFTER_TRAINING`)
+    all pairs stand for their average. The maps run in the precision of the forward pass, their sums in fp32 at least.
 
     Source: Liu et al., "Towards Visually Explaining Variational Autoencoders", CVPR 2020, Eq. 5-6.
     Differs: the paper leaves the choice of the pair open; its reproductions hold the channel weights constant, which
@@ -151,7 +172,7 @@ class AttentionDisentanglement:
 
     def _latents(self, output: VAEOutput, step: int) -> list[int] | None:
         if self.term.pairs == "random" and step != AFTER_TRAINING:
-            return random_pair(output.posterior.mean.shape[1], step)
+            return random_pair(output.posterior.mean.shape[1], step, torch.initial_seed())
         return most_active_pair(output.posterior) if self.term.pairs == "most_active" else None
 
     def overlap(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
