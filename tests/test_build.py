@@ -67,7 +67,7 @@ def test_objectives() -> None:
     ("change", "message"),
     [
         ({"name": "cnv"}, "Unknown network 'cnv': did you mean 'conv'"),
-        ({"name": None}, "Unknown network 'None'.*valid names are conv, factor_vae, mnist"),
+        ({"name": None}, "Unknown network 'None'.*valid names are conv, factor_vae, .*mnist"),
         ({"latent": 3}, "network 'conv' has no option 'latent': did you mean 'latents'"),
         ({"likelihood": {"name": "bernouli"}}, "Unknown likelihood 'bernouli': did you mean 'bernoulli'"),
         ({"likelihood": {"scales": 1.0}}, r"network\.likelihood has no option 'scales': did you mean 'scale'"),

@@ -18,6 +18,7 @@ from vaex.attention.outputs import code_of, encoding
 from vaex.attention.values import over_cells
 from vaex.build import read_checkpoint
 from vaex.errors import VaexError
+from vaex.explanation import features_before
 from vaex.runs import SHIPPED, find_checkpoint, write_atomic
 from vaex.scores.matching import FREE, map_options
 from vaex.types import LOGVAR_RANGE
@@ -97,6 +98,7 @@ def _fit_codes(model: nn.Module, batches: Iterable[Tensor], reduce: Any, also: A
     codes: Moments | None = None
     variances: Moments | None = None
     for images in batches:
+        images = features_before(original(model), images)
         mean, variance = map(_checked, codes_of(model, images, reduce))
         codes, variances = merged(codes, moments_of(mean, cross=True)), merged(variances, moments_of(variance))
         if also is not None:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vaex.attention.image_methods import ImageMethod
 from vaex.attention.isolation import original, undisturbed
 from vaex.attention.latent import latent_attention
+from vaex.attention.methods import method_named
 from vaex.attention.outputs import code_of, encoding, reconstruction_of
 from vaex.attention.values import over_cells
 from vaex.errors import VaexError
@@ -26,11 +28,17 @@ class _Said(NamedTuple):
     statement: Statement
 
 
-def _said(model: nn.Module, images: Tensor, raw: Tensor | None) -> _Said:
-    if raw is not None:
-        output = model(images, features=model.whitened(raw))  # type: ignore[operator]
-    else:
-        output = model(images) if isinstance(model, VAE) else encoding(model)(images)
+def features_before(model: nn.Module, images: Tensor) -> Tensor:
+    """Return what to give the model for ``images``: of a feature VAE their raw features, for the backbone to run once."""
+    if not hasattr(model, "raw_features"):
+        return images
+    with undisturbed(model, images) as pixels:
+        raw: Tensor = model.raw_features(pixels)  # type: ignore[operator]
+        return raw
+
+
+def _said(model: nn.Module, images: Tensor) -> _Said:
+    output = model(images) if isinstance(model, VAE) else encoding(model)(images)
     code = code_of(output)
     if isinstance(output, VAEOutput):
         kl = output.kl
@@ -52,14 +60,21 @@ def evidence_of(
 ) -> tuple[Evidence, Tensor, Tensor | None]:
     """Return what the scores of ``images`` (B, C, H, W) in [0, 1] look at, and the codes' mean and log-variance.
 
-    ``layer`` and ``options`` are those of `vaex.attention.latent_attention`. Attention maps and the raw features of a
-    feature VAE are there only where ``reads`` names them.
+    ``layer`` and ``options`` are those of `vaex.attention.latent_attention`. Attention maps are there only where
+    ``reads`` names them.
     """
-    found = latent_attention(model, images, layer, **options).float() if "maps" in reads else None
     whole = original(model)
-    with undisturbed(whole, images) as pixels:
-        raw = whole.raw_features(pixels) if "raw" in reads and hasattr(whole, "raw_features") else None  # type: ignore[operator]
-        said = _said(whole, pixels, raw)
+    seen = features_before(whole, images)
+    raw = None if seen is images else seen
+    found = None
+    if "maps" in reads and (raw is None or isinstance(method_named(options.get("method", "grad_cam")), ImageMethod)):
+        found = latent_attention(model, images, layer, **options).float()
+    elif "maps" in reads:
+        size = options.get("size", "input")
+        given = {**options, "size": tuple(images.shape[-2:]) if size == "input" else size}
+        found = latent_attention(model, seen, layer, **given).float()
+    with undisturbed(whole, seen) as pixels:
+        said = _said(whole, pixels)
         logvar, kl, reconstruction, features, decoded, raw = (
             None if part is None else part.float() for part in (said.logvar, said.kl, *said.statement, raw)
         )
@@ -115,8 +130,7 @@ def explain_and_score(
     main = score_named(score)
     check_maps(main, calibration_of(model), layer, options)
     beside = [score_named(other) for other in scores]
-    reads = {"maps", *(name for one in (main, *beside) for name in one.reads)}
-    evidence, mean, logvar = evidence_of(model, images, layer, reads=reads, **options)
+    evidence, mean, logvar = evidence_of(model, images, layer, **options)
     with undisturbed(original(model), images):
         scored = main(evidence)
         also = scorable(beside, evidence, layer, options)

@@ -173,37 +173,38 @@ def test_a_term_of_activations_takes_kept_features(tmp_path: Path) -> None:
 # Checkpoints
 
 
-def test_a_checkpoint_rebuilds_the_model_without_the_backbone(tmp_path: Path) -> None:
-    for network in (VECTOR, GRID):
-        model = module(network, run={"name": "small"})
-        trainer = train(tmp_path, model)
-        file = tmp_path / f"{network['name']}.ckpt"
-        trainer.save_checkpoint(file)
-        names = torch.load(file, weights_only=True)["state_dict"]
-        assert [name for name in names if "backbone" in name] == ["vae.backbone.fingerprint"]
-        loaded = vaex.load(file)
-        images = normal(Data())
-        found, expected = loaded(images), model.vae.eval()(images)
-        torch.testing.assert_close(found.likelihood.log_prob(images), expected.likelihood.log_prob(images))
-        torch.testing.assert_close(found.posterior.mean, expected.posterior.mean)
+@pytest.mark.parametrize("network", [VECTOR, GRID])
+def test_a_checkpoint_rebuilds_the_model_without_the_backbone(network: dict[str, Any], tmp_path: Path) -> None:
+    model = module(network, run={"name": "small"})
+    file = tmp_path / "small.ckpt"
+    train(tmp_path, model, max_epochs=1, limit_val_batches=0).save_checkpoint(file)
+    names = torch.load(file, weights_only=True)["state_dict"]
+    assert [name for name in names if "backbone" in name] == ["vae.backbone.fingerprint"]
+    loaded, images = vaex.load(file), normal(Data())
+    found, expected = loaded(images), model.vae.eval()(images)
+    torch.testing.assert_close(found.likelihood.log_prob(images), expected.likelihood.log_prob(images))
+    torch.testing.assert_close(found.posterior.mean, expected.posterior.mean)
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    for network in (VECTOR, GRID):
-        whole, first, second = module(network), module(network), module(network)
-        train(tmp_path, whole, max_epochs=3)
-        checkpoint = tmp_path / f"{network['name']}.ckpt"
-        train(tmp_path, first, max_epochs=1).save_checkpoint(checkpoint)
-        data = Data()
-        data.train_set.images[8] = 0.5  # in another image's place: fitted anew, the whitening would be another
-        before = second.vae.whitening.get_buffer("mean").clone()
-        train(tmp_path, second, Data(), max_epochs=3, ckpt_path=checkpoint)
-        for name, value in whole.state_dict().items():
-            assert torch.equal(second.state_dict()[name], value), name
-        assert not torch.equal(before, second.vae.whitening.get_buffer("mean"))
-        third = module(network)
-        train(tmp_path, third, data, max_epochs=2, ckpt_path=checkpoint)
-        torch.testing.assert_close(third.vae.whitening.state_dict(), first.vae.whitening.state_dict())
+@pytest.mark.parametrize("network", [VECTOR, GRID])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(network: dict[str, Any], tmp_path: Path) -> None:
+    whole, first, second = module(network), module(network), module(network)
+    train(tmp_path, whole, limit_val_batches=0)
+    checkpoint = tmp_path / "first.ckpt"
+    train(tmp_path, first, max_epochs=1, limit_val_batches=0).save_checkpoint(checkpoint)
+    train(tmp_path, second, ckpt_path=checkpoint, limit_val_batches=0)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+
+
+def test_a_resumed_run_fits_nothing_anew(tmp_path: Path) -> None:
+    checkpoint, other = tmp_path / "first.ckpt", Data()
+    first, second = module(), module()
+    train(tmp_path, first, max_epochs=1, limit_val_batches=0).save_checkpoint(checkpoint)
+    other.train_set.images[8] = 0.5  # fitted to these images the whitening would be another one
+    train(tmp_path, second, other, ckpt_path=checkpoint, limit_val_batches=0)
+    for name, value in first.vae.whitening.state_dict().items():
+        assert torch.equal(second.vae.whitening.state_dict()[name], value), name
 
 
 def test_averaged_weights_keep_the_fitted_state(tmp_path: Path) -> None:

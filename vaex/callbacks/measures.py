@@ -36,7 +36,8 @@ class ScoreMeasures:
     """Measures of every score over a test: AUROC and AP of its number, and, where masks come, of its map.
 
     ``resolution`` is the height and width at which maps and masks are compared, None for that of the images; maps
-    are resized bilinearly, and a pixel of a resized mask is anomalous where more than half of it was.
+    are resized bilinearly, and a pixel of a resized mask is anomalous where more than half of it was; of a defect that
+    would vanish the pixels stay that it covers most.
     """
 
     def __init__(self, scores: Mapping[str, Score], resolution: int | None, device: Any) -> None:
@@ -52,13 +53,15 @@ class ScoreMeasures:
         kinds: Tensor | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        """Take in a batch: scores by name, labels (B,), masks (B, 1, H, W) and ``kinds`` (B,), positions in ``names``."""
+        """Take in a batch: scores by name, labels (B,), masks (B, 1, H, W), ``kinds`` (B,), positions in ``names``."""
         if self._detection is None:
             self._detection = DetectionMetrics(list(scored)).to(self.device)
         self._detection.update({name: found.score for name, found in scored.items()}, labels)
         if masks is None:
             return
-        truth = self._resized(masks.float(), "area") > 0.5
+        share = self._resized(masks.float(), "area")  # (B, 1, H, W)
+        peak = share.amax((2, 3), keepdim=True)
+        truth = (share > 0.5) | ((share == peak) & (peak > 0) & (peak <= 0.5))
         groups = None if kinds is None or not names else [names[int(kind)] for kind in kinds.flatten()]
         for name, found in scored.items():
             if self.scores[name].own_map:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def explanation_figure(
     images: Tensor, explanation: Explanation, mask: Tensor | None, columns: list[int], titles: list[str]
 ) -> Figure:
-    """Draw rows of image, reconstruction and the maps ``columns``, the mask outlined."""
+    """Draw rows of image, reconstruction, the maps ``columns`` and the score map, the mask outlined."""
     from vaex.viz import attention_figure  # matplotlib only when drawn
 
     reconstruction, outline = (None if t is None else _array(t) for t in (explanation.reconstruction, mask))
-    maps = _array(explanation.maps[:, columns])
-    return attention_figure(_array(images), reconstruction, maps, titles=titles, masks=outline)
+    maps, scored = _array(explanation.maps[:, columns]), explanation.score_map.clamp(min=0)
+    return attention_figure(
+        _array(images), reconstruction, maps, titles=titles, masks=outline, score_maps=_array(scored)
+    )
 
 
 def save_maps(path: Path, images: Tensor, explanation: Explanation) -> None:

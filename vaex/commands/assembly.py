@@ -59,6 +59,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*GPU available but not used.*",
+        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen backbones are meant to be
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*litlogger.*",

@@ -129,13 +129,16 @@ def optimized(config: DictConfig, stages: dict[str, dict[str, float]]) -> float 
 
 
 def report(folder: Path, stages: dict[str, dict[str, float]], title: str) -> None:
-    """Print a table of the numbers, the run folder and the pictures worth opening."""
+    """Print a table of the numbers, the run folder and the pictures worth opening.
+
+    Numbers of one kind of defect are in metrics.json alone.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table("measure", *stages, title=title)
-    for name in sorted({name for values in stages.values() for name in values}):
+    for name in sorted({name for values in stages.values() for name in values if "/" not in name}):
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in stages.values()))
     console.print(table)
     pictures = sorted((folder / "figures").glob("*.png"))

@@ -63,9 +63,14 @@ class FeatureVAE(VAE):
     def raw_features(self, images: Tensor) -> Tensor:
         """Return the features of images (B, C, H, W) before whitening, (B, K, h, w).
 
+        What has the shape of features is taken for them and returned as it is, so that all that takes images takes
+        features that were computed before.
+
         Raises:
             VaexError: when the images are not of `shape`.
         """
+        if tuple(images.shape[1:]) == (self.backbone.channels, self.backbone.grid, self.backbone.grid):
+            return images
         if self.shape is not None and tuple(images.shape[1:]) != self.shape:
             came = in_words(images.shape[1:]) if images.dim() == 4 else f"a tensor of shape {tuple(images.shape)}"
             raise VaexError(

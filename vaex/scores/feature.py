@@ -95,7 +95,7 @@ class FeatureDistance(FeatureScore):
 
     position: str = "auto"
     shrink: float = 1.0
-    rank: int = 64
+    rank: int = 32
 
     name: ClassVar = "feature_distance"
     reads: ClassVar[tuple[str, ...]] = ("features",)

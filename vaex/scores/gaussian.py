@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+LARGE = 1_000_000  # numbers
 CHUNK = 64  # positions whose covariances are taken apart together
 
 
@@ -70,19 +71,17 @@ def low_rank(moments: Moments, rank: int) -> LowRank:
     return LowRank(moments.mean, torch.cat(bases), torch.cat(values), torch.cat(rests))
 
 
-def projections(normal: LowRank, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared length (N, P) and squared coordinates (N, P, r) of what ``values`` (N, P, K) differ by."""
-    away = values - normal.mean.to(values)
-    basis = normal.basis.to(values)
-    along = torch.matmul(away, basis[0]) if len(basis) == 1 else torch.einsum("npk,pkr->npr", away, basis)
-    return away.square().sum(2), along.square()
-
-
 def squared_distance(normal: LowRank, values: Tensor, shrink: float) -> Tensor:
     """Return the squared Mahalanobis distance (N, P) of ``values`` (N, P, K) for the covariance + ``shrink`` 1."""
-    length, along = projections(normal, values)
-    rest, strong = 1 / (normal.rest + shrink).to(values), 1 / (normal.values + shrink).to(values)
-    return (length * rest + (along * (strong - rest[:, None])).sum(2)).clamp(min=0)
+    away = (values - normal.mean.to(values)).transpose(0, 1)  # (P, N, K)
+    basis = normal.basis.to(values)
+    if len(basis) == 1:  # one for all positions: one product
+        away = away.flatten(0, 1)[None]
+    along = torch.bmm(away, basis)  # (P, N, r)
+    across = away - torch.bmm(along, basis.transpose(1, 2))  # of the lengths alone the rest would be a small difference
+    strong, rest = 1 / (normal.values + shrink).to(values), 1 / (normal.rest + shrink).to(values)
+    squared = (along.square() * strong[:, None]).sum(2) + across.square().sum(2) * rest[:, None]
+    return squared.reshape(-1, len(values)).T
 
 
 def log_likelihood(normal: LowRank, values: Tensor, shrink: float) -> Tensor:
@@ -94,8 +93,9 @@ def log_likelihood(normal: LowRank, values: Tensor, shrink: float) -> Tensor:
 
 
 def packed(normal: LowRank) -> dict[str, Any]:
-    """Return plain tensors for a checkpoint; the basis is rounded to half precision, in which the file keeps it."""
-    return {**normal._asdict(), "basis": normal.basis.half().float()}
+    """Return plain tensors for a checkpoint; a large basis is rounded to half precision, in which the file keeps it."""
+    large = normal.basis.numel() > LARGE
+    return {**normal._asdict(), "basis": normal.basis.half().float() if large else normal.basis}
 
 
 def unpacked(state: Any) -> LowRank:

@@ -1,0 +1,55 @@
+"""Measures of several scores over a test, against scikit-learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaex.callbacks.measures import ScoreMeasures, named_apart
+from vaex.errors import VaexError
+from vaex.scores import Scored
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("resolution", [None, 4])
+def test_pixels_and_images_are_measured_for_each_score(resolution: int | None) -> None:
+    scores = named_apart(["attention", "kl", {"name": "reconstruction", "label": "error"}])
+    measures = ScoreMeasures(scores, resolution, "cpu")
+    maps, numbers = draw(6, 1, 8, 8, seed=1), draw(6, seed=2)
+    masks = (draw(6, 1, 8, 8, seed=3) > 0.6).float()
+    masks[:2] = 0
+    labels, kinds = torch.tensor([0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 2])
+    for part in (slice(0, 4), slice(4, 6)):
+        scored = {name: Scored(maps[part], numbers[part]) for name in scores}
+        measures.update(scored, labels[part], masks[part], kinds[part], ("good", "cut", "spot"))
+    found = measures.compute()
+    if resolution:
+        maps = F.interpolate(maps, size=(4, 4), mode="bilinear")
+        masks = (F.avg_pool2d(masks, 2) > 0.5).float()
+    for name in ("attention", "error"):
+        expected = roc_auc_score(masks.flatten(), maps.flatten())
+        assert float(found[f"pixel_auroc_{name}"]) == pytest.approx(expected)
+        of_cuts = [0, 1, 2, 3]
+        expected = roc_auc_score(masks[of_cuts].flatten(), maps[of_cuts].flatten())
+        assert float(found[f"pixel_auroc_{name}/cut"]) == pytest.approx(expected)
+        assert float(found[f"image_auroc_{name}"]) == pytest.approx(roc_auc_score(labels, numbers))
+        assert float(found[f"image_ap_{name}"]) == pytest.approx(average_precision_score(labels, numbers))
+    assert "pixel_auroc_kl" not in found  # its map is that of the attention
+    assert "image_auroc_kl" in found
+
+
+def test_without_masks_only_images_are_measured() -> None:
+    measures = ScoreMeasures(named_apart(["attention"]), None, "cpu")
+    measures.update({"attention": Scored(draw(3, 1, 4, 4), draw(3))}, torch.tensor([0, 1, 0]))
+    assert set(measures.compute()) == {"image_auroc_attention", "image_ap_attention"}
+
+
+def test_two_scores_of_one_name_are_told() -> None:
+    with pytest.raises(VaexError, match="told apart by name, got mean_map, mean_map; give one of them another label"):
+        named_apart([{"name": "mean_map", "of": "attention"}, {"name": "mean_map", "of": "padim"}])
