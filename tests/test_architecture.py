@@ -46,6 +46,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"attention"},
     {"metrics"},
     {"data"},
+    {"reporting"},
     {"viz"},
     {"config", "runs", "shapes", "checked"},
     {"types", "errors", "lazy"},

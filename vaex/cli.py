@@ -50,6 +50,11 @@ COMMANDS = {
         "measure speed and memory beside peers, and maps against known truth",
         "vaex bench cases=[mnist_conv2]",
     ),
+    "table": Command(
+        "vaex.commands.table",
+        "turn run folders into a table: mean, spread, intervals over seeds",
+        "vaex table runs=outputs",
+    ),
 }
 
 

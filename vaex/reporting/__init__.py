@@ -1,0 +1,1 @@
+"""From run folders to tables: which runs belong together, mean and spread over their seeds, text in four formats."""
