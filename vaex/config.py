@@ -10,11 +10,17 @@ from typing import Any
 from vaex.errors import VaexError, nearest, unknown
 from vaex.shapes import check_shape
 
-STAND_INS = {"data": "sprites", "attention": "grad_cam", "score": "attention", "metrics": "default"}
+STAND_INS = {
+    "data": "sprites",
+    "augmentation": "none",
+    "attention": "grad_cam",
+    "score": "attention",
+    "metrics": "default",
+}
 """Groups that a checkpoint fills, and a choice of each that has the same keys."""
 
 CHECKPOINT_CHOICE = "checkpoint"
-"""Name of the choice, in the groups data, attention, score and metrics, that stands for a checkpoint's own config."""
+"""Name of the choice, in the groups of `STAND_INS`, that stands for a checkpoint's own config."""
 
 
 def conf_dir() -> Path:
@@ -49,6 +55,31 @@ def check(config: Mapping[str, Any]) -> None:
         raise VaexError(f"seed must be 0 or more, got {config['seed']}.")
     if _whole(network["latents"], "network.latents") < 1:
         raise VaexError(f"network.latents must be at least 1, got {network['latents']}.")
+
+
+def check_augmentation(config: Mapping[str, Any]) -> None:
+    """Check that images which are to be changed can be.
+
+    Raises:
+        VaexError: when ``augmentation`` names transforms and the data set takes none.
+    """
+    chosen, data = config.get("augmentation") or {}, config.get("data") or {}
+    if chosen.get("transforms") and data and "augmentation" not in data:
+        name = str(data.get("_target_", "")).rpartition(".")[2] or "this data set"
+        raise VaexError(
+            f"augmentation={chosen.get('name', 'the one that was chosen')} has no effect on {name}, whose images are "
+            "taken as they are; choose augmentation=none, or data that takes it, such as mvtec or folder."
+        )
+
+
+def idle_keys(config: Mapping[str, Any], groups: Sequence[str] = ("callbacks", "logger")) -> list[str]:
+    """Return the keys that were set, by an experiment say, of callbacks and loggers that were not chosen."""
+    return [
+        f"{group}.{name}"
+        for group in groups
+        for name, item in (config.get(group) or {}).items()
+        if item and "_target_" not in item
+    ]
 
 
 def _whole(value: Any, key: str) -> int:
@@ -158,8 +189,8 @@ def _all_keys(command: str, arguments: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     chosen = [a for a in arguments if (conf_dir() / a.partition("=")[0]).is_dir() and "=" in a]
-    stand_in = [] if command == "train" else [f"{group}={choice}" for group, choice in STAND_INS.items()]
-    for overrides in ([*stand_in, *chosen], stand_in, stand_in[:3], stand_in[:2]):
+    stand_in = [f"{group}={STAND_INS[group]}" for group in _filled_groups(command)]
+    for overrides in ([*stand_in, *chosen], stand_in):
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -167,3 +198,12 @@ def _all_keys(command: str, arguments: Sequence[str]) -> list[str]:
         except Exception:  # noqa: BLE001, S112 - an error message must not fail over another error
             continue
     return []
+
+
+def _filled_groups(command: str) -> list[str]:
+    """Return the groups of a command that stand for what its checkpoint holds."""
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{command}.yaml"), resolve=False)
+    pairs = [pair for entry in content["defaults"] if isinstance(entry, Mapping) for pair in entry.items()]
+    return [group for group, choice in pairs if choice == CHECKPOINT_CHOICE]

@@ -10,6 +10,10 @@ class VaexError(Exception):
     """Bad input, told in one sentence that names the thing, what was expected and what to do."""
 
 
+class AbsentDataError(VaexError):
+    """A known data set that is not on this machine, while others like it are."""
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 1) -> list[str]:
     """Return up to ``count`` names of ``valid`` that resemble ``name``, best first."""
     return difflib.get_close_matches(str(name), [str(v) for v in valid], n=count, cutoff=0.5)

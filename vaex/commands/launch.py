@@ -15,14 +15,29 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, sentence, stored_config
+from vaex.config import (
+    CHECKPOINT_CHOICE,
+    check_augmentation,
+    conf_dir,
+    register_resolvers,
+    sentence,
+    stored_config,
+)
 from vaex.errors import VaexError
 from vaex.runs import find_checkpoint, read_config
 
-PATHS = ("ckpt", "images", "out", "resume", "paths.data", "paths.output", "paths.run", "hydra.run.dir")
+PATHS = (
+    *("ckpt", "images", "out", "resume", "runs", "paths.data", "paths.output", "paths.run", "hydra.run.dir"),
+    *("data.root", "data.normal_dir", "data.normal_test_dir", "data.abnormal_dir", "data.mask_dir", "data.manifest"),
+    "data.cache_dir",
+)
 """Keys whose values are paths."""
 
-FALLBACKS = {"data": None, "attention": "grad_cam", "score": "attention", "metrics": "default"}
+MULTIRUN = ("-m", "--multirun")
+ASKS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-r", "--run", "-sc")
+"""Flags that run nothing, or one thing."""
+
+FALLBACKS = {"data": None, "augmentation": "none", "attention": "grad_cam", "score": "attention", "metrics": "default"}
 """Groups that a checkpoint fills, and the choice that stands in where it has nothing to say."""
 
 
@@ -63,15 +78,22 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
     """Quote the values of `PATHS`, so that spaces and commas in a path need no second quoting; not in a sweep."""
-    if {"-m", "--multirun"} & set(arguments):
+    if set(MULTIRUN) & set(arguments):
         return list(arguments)
 
     def quote(argument: str) -> str:
         key, sign, value = argument.partition("=")
         plain = sign and key in PATHS and value not in ("", "null") and value[0] not in "'\"$"
+        plain = plain and not (key == "runs" and value[0] == "[")  # a list of paths
         return f"{key}={quoted(value)}" if plain else argument
 
     return [quote(argument) for argument in arguments]
+
+
+def sweeping(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for several runs and no flag for another thing."""
+    asks = any(argument.split("=")[0] in (*MULTIRUN, *ASKS) for argument in arguments)
+    return [*arguments, MULTIRUN[1]] if value_of(arguments, "sweep") and not asks else list(arguments)
 
 
 def under_hydra(
@@ -86,6 +108,7 @@ def under_hydra(
         VaexError: when jobs of a sweep failed; a single run raises its own error.
     """
     register_resolvers()
+    arguments = sweeping(arguments)
     before = sys.argv
     full = [before[0], command, *(arguments if typed is None else typed)]
     errors: list[Exception] = []
@@ -94,6 +117,8 @@ def under_hydra(
         # Lightning starts further processes from sys.argv, which must name the command
         sys.argv = full
         try:
+            if HydraConfig.get().runtime.choices.get("augmentation") != CHECKPOINT_CHOICE:
+                check_augmentation(config)
             return task(config)
         except Exception as error:  # noqa: BLE001 - kept, so that the other jobs run and Hydra prints nothing of its own
             errors.append(error)
@@ -108,7 +133,7 @@ def under_hydra(
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     finally:
         sys.argv = before
-    if errors and {"-m", "--multirun"} & set(arguments):
+    if errors and set(MULTIRUN) & set(arguments):
         raise VaexError(f"{len(errors)} of the jobs failed; each is named above.")
     if errors:
         raise errors[0]
@@ -127,6 +152,9 @@ def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
     if checkpoint and "," in checkpoint and not Path(checkpoint).expanduser().exists():
         raise VaexError(f"ckpt={checkpoint}: one checkpoint at a time; run the command once for each.")
     stored = stored_config(read_config(find_checkpoint(checkpoint)).get("run") or {}) if checkpoint else {}
+    data = stored.get("data") or {}
+    if "augmentation" in data:  # so that augmentation=... replaces it
+        stored |= {"augmentation": data["augmentation"], "data": {**data, "augmentation": "${augmentation}"}}
     with tempfile.TemporaryDirectory(prefix="vaex-") as folder:
         for group, fallback in FALLBACKS.items():
             content = stored.get(group) or {}

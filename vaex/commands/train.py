@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.calibrate import most_images
 from vaex.commands.launch import quoted, under_hydra, value_of
-from vaex.config import check
-from vaex.errors import VaexError
+from vaex.config import check, idle_keys
+from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
 
 
@@ -90,8 +90,16 @@ def fit_and_test(config: DictConfig) -> float | None:
         if calibrating:
             run.calibrate(folder)
         return optimized(config, run.test_best(folder)[1])
+    for key in idle_keys(resolved):
+        print(f"vaex train: {key} is set but was not chosen, so it has no effect.", file=sys.stderr)
     # a missing data set should be told before anything is written
-    run.data.prepare_data()
+    try:
+        run.data.prepare_data()
+    except AbsentDataError as error:
+        if not config.get("skip_absent"):
+            raise
+        print(f"vaex train: skipped: {error}", file=sys.stderr)
+        return None
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
         try:
             run.fit(last)

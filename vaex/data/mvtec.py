@@ -12,7 +12,7 @@ from vaex.data.download import fetch_file
 from vaex.data.images import find_mask, images_in
 from vaex.data.recorded import RecordedImages
 from vaex.data.records import GOOD, Record
-from vaex.errors import VaexError, nearest, unknown
+from vaex.errors import AbsentDataError, VaexError, nearest, unknown
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
@@ -164,7 +164,8 @@ class MVTec(RecordedImages):
         if present:
             close = nearest(self.category, present)
             hint = f"did you mean '{close[0]}'? " if close and self.category not in CATEGORIES else ""
-            raise VaexError(
+            kind = AbsentDataError if self.category in CATEGORIES else VaexError
+            raise kind(
                 f"There is no category '{self.category}' in {self.root}: {hint}present are {', '.join(present)}; "
                 f"choose one of them{fetch}."
             )

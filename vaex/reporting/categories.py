@@ -67,6 +67,10 @@ def category_grid(
         {name: lookup(column.runs.get(name, ()), stage, metric, column.score) for name in categories}
         for column in columns
     ]
+    known = [bool(any(summarise(found, "none") for found in by_name.values())) for by_name in values]
+    if any(known):  # a score without a map has no pixel measures
+        columns = [column for column, kept in zip(columns, known, strict=True) if kept]
+        values = [found for found, kept in zip(values, known, strict=True) if kept]
     theirs = chosen_columns(metric, published)
     labels: list[tuple[str, ...]] = []
     rows: list[tuple[Summary | None, ...]] = []
@@ -86,6 +90,9 @@ def category_grid(
         labels.append(("all 15, as published",))
         rows.append((*(None for _ in columns), *(published_mean(column, list(kinds)) for column in theirs)))
     notes = _notes(groups, categories, rows, interval, confidence)
+    own = sorted({score for group in groups for score in scores_chosen(group)})
+    if controls and own and len(columns) > len(groups):
+        notes.append(f"The runs' own score: {', '.join(own)}; the others are measured beside it.")
     names = (*(column.name for column in columns), *(column.method for column in theirs))
     sources = [f"{column.method}: {column.source}." for column in theirs]
     return Grid(f"MVTec AD, {stage}: {metric}", ("category",), tuple(labels), names, tuple(rows), (*notes, *sources))

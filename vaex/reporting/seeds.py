@@ -59,9 +59,11 @@ def seeds_grid(
                 )
             )
     heads = ("experiment", *(["score"] if own else []), "seeds")
-    notes = (explained(rows, interval, confidence), *(resolution_note(groups) if by_score else []))
+    notes = [explained(rows, interval, confidence), *(resolution_note(groups) if by_score else [])]
+    if controls and by_score:
+        notes.append("The first score of an experiment is its own; the others are measured beside it.")
     title = f"{stage}: mean and spread over seeds"
-    return Grid(title, heads, tuple(labels), tuple(metrics), tuple(rows), notes)
+    return Grid(title, heads, tuple(labels), tuple(metrics), tuple(rows), tuple(notes))
 
 
 def scores_chosen(group: Group) -> set[str]:

@@ -37,13 +37,16 @@ def intervals_figure(labels: Sequence[str], panels: Sequence[tuple[str, Series]]
         raise VaexError(
             f"A picture of seeds needs {len(labels)} entries in every series, one per label, got {lengths}."
         )
-    names = list(dict.fromkeys(name for _, series in panels for name in series))
+    drawn = [name for _, series in panels for name, entries in series.items() if any(entries)]
+    names = list(dict.fromkeys(drawn))
     height = 1.2 + len(labels) * max(0.3, 0.16 * len(names))
     figure = Figure(figsize=(1.5 + 0.07 * max(map(len, labels)) + 3.0 * len(panels), height), dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, series) in zip(axes, panels, strict=True):
         for name, entries in series.items():
+            if name not in names:
+                continue
             position = names.index(name)
             color = colormaps["tab10"](position % 10)
             shift = 0.8 * ((position + 0.5) / len(names) - 0.5)
@@ -54,13 +57,14 @@ def intervals_figure(labels: Sequence[str], panels: Sequence[tuple[str, Series]]
                     axis.plot([entry.low, entry.high], [row + shift] * 2, color=color, linewidth=3, alpha=0.3)
                 axis.plot([entry.mean], [row + shift], marker="|", markersize=9, color=color, linestyle="none")
                 axis.plot(entry.values, [row + shift] * len(entry.values), "o", markersize=3, color=color)
-            axis.plot([], [], "o", markersize=3, color=color, label=name)
         axis.set_xlabel(title)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     if len(names) > 1:
+        for position, name in enumerate(names):
+            axes[-1].plot([], [], "o", markersize=3, color=colormaps["tab10"](position % 10), label=name)
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
     figure.set_layout_engine("constrained")
     return figure
