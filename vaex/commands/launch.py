@@ -91,7 +91,7 @@ def quoted_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def sweeping(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for several runs and no flag for another thing."""
+    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing."""
     asks = any(argument.split("=")[0] in (*MULTIRUN, *ASKS) for argument in arguments)
     return [*arguments, MULTIRUN[1]] if value_of(arguments, "sweep") and not asks else list(arguments)
 

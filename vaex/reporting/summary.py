@@ -77,5 +77,7 @@ def bootstrap_interval(
         chosen = np.indices((count,) * count).reshape(count, -1).T
     else:
         chosen = np.random.default_rng(0).integers(0, count, (resamples, count))
-    low, high = np.quantile(numbers[chosen].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    # Resamples of few values are a few numbers with masses: between two of them there is nothing to interpolate
+    low, high = np.quantile(numbers[chosen].mean(1), tails, method="inverted_cdf")
     return float(low), float(high)

@@ -1,0 +1,35 @@
+"""The picture of seeds: what is drawn where."""
+
+from __future__ import annotations
+
+import pytest
+
+from vaex.errors import VaexError
+from vaex.viz import Dots, figure_to_array, intervals_figure
+
+
+def test_dots_mean_and_interval_stand_in_their_line() -> None:
+    entries = [None, Dots(0.5, (0.4, 0.6), 0.2, 0.8)]
+    figure = intervals_figure(["a", "b"], [("m", {"": entries})])
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines]
+    assert lines == [([0.2, 0.8], [1.0, 1.0]), ([0.5], [1.0]), ([0.4, 0.6], [1.0, 1.0])]
+    assert figure_to_array(figure).std() > 0
+
+
+def test_lines_run_from_top_to_bottom_and_series_do_not_overlap() -> None:
+    figure = intervals_figure(["a"], [("m", {"x": [Dots(0.5, (0.5,))], "y": [Dots(0.5, (0.5,))]})])
+    low, high = figure.axes[0].get_ylim()
+    assert low > high
+    rows = [
+        float(line.get_ydata()[0])
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) and line.get_marker() == "o"
+    ]
+    assert len(set(rows)) == 2
+    assert all(-0.5 < row < 0.5 for row in rows)
+
+
+@pytest.mark.parametrize(("labels", "panels"), [([], []), (["a"], []), (["a"], [("m", {"": []})])])
+def test_what_cannot_be_drawn_is_told(labels: list[str], panels: list[tuple[str, dict[str, list[None]]]]) -> None:
+    with pytest.raises(VaexError, match="entries in every series"):
+        intervals_figure(labels, panels)
