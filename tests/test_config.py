@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.build import build_model, build_objective
 from vaex.commands import assembly
 from vaex.commands.launch import readable_groups
-from vaex.config import check, conf_dir, register_resolvers, stored_config
+from vaex.config import check, check_augmentation, conf_dir, idle_keys, register_resolvers, stored_config
 from vaex.errors import VaexError
 from vaex.modules import VAEModule
 from vaex.modules.optimisation import SCHEDULES
@@ -137,3 +137,31 @@ def test_portable_config_keeps_paths_and_resolves_the_rest(tmp_path: Path) -> No
     stored = assembly.portable(config.data)
     assert stored["root"] == "${paths.data}"
     assert stored["seed"] == 5
+
+
+@pytest.mark.parametrize("data", ["mnist", "sprites", "defects"])
+def test_augmentation_of_data_that_takes_none_is_refused(data: str, tmp_path: Path) -> None:
+    config = plain(composed(tmp_path, f"data={data}", "augmentation=strong"))
+    with pytest.raises(VaexError, match=r"augmentation=strong has no effect on \w+, .* choose augmentation=none"):
+        check_augmentation(config)
+    check_augmentation(plain(composed(tmp_path, f"data={data}")))
+    check_augmentation(plain(composed(tmp_path, "data=mvtec", "augmentation=strong")))
+
+
+def test_keys_of_what_was_not_chosen_are_found(tmp_path: Path) -> None:
+    config = composed(tmp_path, "callbacks=[checkpoint]", "+callbacks.ema.decay=0.9", "+logger.wandb.tags=[a]")
+    assert idle_keys(plain(config)) == ["callbacks.ema", "logger.wandb"]
+    assert idle_keys(plain(composed(tmp_path, "callbacks=[checkpoint,ema]", "callbacks.ema.decay=0.9"))) == []
+
+
+def test_sweeps_name_every_category_and_seed(tmp_path: Path) -> None:
+    from vaex.data.mvtec import CATEGORIES
+
+    def swept(choice: str) -> dict[str, str]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", [f"sweep={choice}"], return_hydra_config=True)
+            return dict(config.hydra.sweeper.params)
+
+    register_resolvers()
+    assert swept("mvtec_categories") == {"data.category": ",".join(CATEGORIES)}
+    assert swept("seeds") == {"seed": "0,1,2"}

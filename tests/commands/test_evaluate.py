@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.commands.test_train import train
 from vaex.cli import main
@@ -59,6 +61,23 @@ def test_other_data_by_choice(trained: Path, tmp_path: Path) -> None:
         tmp_path / "a", f"ckpt={trained}", "data=sprites", "data.size=32", grid, "data.val=16", "data.test=32"
     )
     assert other["loss"] > 0
+
+
+def test_other_augmentation_by_choice(tmp_path: Path) -> None:
+    """Corruption of the test images needs no other word: the data is the checkpoint's, the augmentation is not."""
+    for number in range(10):
+        (tmp_path / "photos of today").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos of today" / f"{number}.png")
+    data = ["data=folder", f"data.normal_dir={tmp_path / 'photos of today'}", "data.size=32", "data.batch_size=4"]
+    small = ["network.width=4", "network.depth=2", "network.hidden=8", "network.latents=3", "logger=none"]
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    assert main(["train", *data, *small, "debug=fast", "callbacks=[checkpoint]", "calibrate=false", folder]) == 0
+    own = evaluate(tmp_path / "a", f"ckpt={tmp_path / 'run'}", "logger=none")
+    again = evaluate(tmp_path / "b", f"ckpt={tmp_path / 'run'}", "logger=none", "augmentation=none")
+    other = evaluate(tmp_path / "c", f"ckpt={tmp_path / 'run'}", "logger=none", "augmentation=corrupt")
+    assert own["loss"] == again["loss"]
+    assert other["loss"] != own["loss"]
 
 
 def test_a_damaged_checkpoint_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import statistics
 
+import numpy as np
 import pytest
 
 from tests.reporting.conftest import made
@@ -85,7 +86,11 @@ def test_picture_has_a_panel_per_column_and_a_dot_per_seed() -> None:
     figure = picture([grid])
     assert [axis.get_xlabel() for axis in figure.axes] == ["aupro", "loss"]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a, own", "a, control"]
-    dots = [sorted(float(x) for x in line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() == "o"]
+    dots = [
+        sorted(np.asarray(line.get_xdata(), float).tolist())
+        for line in figure.axes[0].lines
+        if line.get_marker() == "o"
+    ]
     assert dots == [[0.8, 0.9], [0.5, 0.7]]
 
 

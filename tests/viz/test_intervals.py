@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 
 from vaex.errors import VaexError
 from vaex.viz import Dots, figure_to_array, intervals_figure
 
 
+def places(line: Line2D) -> tuple[list[float], list[float]]:
+    return np.asarray(line.get_xdata(), float).tolist(), np.asarray(line.get_ydata(), float).tolist()
+
+
 def test_dots_mean_and_interval_stand_in_their_line() -> None:
     entries = [None, Dots(0.5, (0.4, 0.6), 0.2, 0.8)]
     figure = intervals_figure(["a", "b"], [("m", {"": entries})])
-    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines]
+    lines = [places(line) for line in figure.axes[0].lines]
     assert lines == [([0.2, 0.8], [1.0, 1.0]), ([0.5], [1.0]), ([0.4, 0.6], [1.0, 1.0])]
     assert figure_to_array(figure).std() > 0
 
@@ -20,11 +26,8 @@ def test_lines_run_from_top_to_bottom_and_series_do_not_overlap() -> None:
     figure = intervals_figure(["a"], [("m", {"x": [Dots(0.5, (0.5,))], "y": [Dots(0.5, (0.5,))]})])
     low, high = figure.axes[0].get_ylim()
     assert low > high
-    rows = [
-        float(line.get_ydata()[0])
-        for line in figure.axes[0].lines
-        if len(line.get_xdata()) and line.get_marker() == "o"
-    ]
+    dots = [places(line) for line in figure.axes[0].lines if line.get_marker() == "o"]
+    rows = [y[0] for x, y in dots if x]
     assert len(set(rows)) == 2
     assert all(-0.5 < row < 0.5 for row in rows)
 
