@@ -162,6 +162,8 @@ def _composition(error: BaseException, command: str, arguments: Sequence[str]) -
         key = match.group(1)
         if "No match in the defaults list" in text:
             groups = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+            if key in groups:  # a group of other commands
+                return f"vaex {command} has no choices of '{key}'; vaex {command} --help lists what it takes."
             return str(unknown("config group", key, groups))
         if "not in struct" in text or "Key" in text:
             return _unknown_key(key, command, arguments)

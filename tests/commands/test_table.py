@@ -107,6 +107,7 @@ def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["runs=.", "published=[PatchKore]"], "did you mean 'PatchCore'"),
         (["runs=.", "stage=train"], "measured are test, val"),
         (["runs=.", "by=[network.size]"], "Unknown key in by 'network.size'"),
+        (["runs=.", "metrics=[loss]"], "vaex table has no choices of 'metrics'"),
         (["runs=.", "colums=[loss]"], "did you mean 'columns'"),
     ],
 )
