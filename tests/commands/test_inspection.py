@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 import vaex
 import vaex.explanation
+from vaex.attention import latent_attention
 from vaex.cli import main
-from vaex.commands.inspection import Inspection
+from vaex.commands.inspection import Inspection, inspection_of
 from vaex.data import Sprites
 from vaex.scores import score_named
-from vaex.scores.thresholds import NormalScores, threshold_at
+from vaex.scores.thresholds import PIXEL_RATES, NormalScores, normal_state, threshold_at
 
 GRID = {"shape": 3, "scale": 2, "orientation": 1, "x": 6, "y": 6}
 DATA = ["data=sprites", "data.size=64", f"data.grid={GRID}".replace("'", ""), "data.val=40", "data.test=8"]
@@ -141,7 +143,7 @@ def test_without_pictures_no_map_is_computed(
     calibrated: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    attention = vaex.explanation.latent_attention
+    attention = latent_attention
 
     def counted(model: Any, images: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         computed.append(len(images))
@@ -193,6 +195,31 @@ def test_a_threshold_by_hand_needs_no_calibration(tmp_path: Path) -> None:
     assert main(["explain", f"out={tmp_path / 'b'}", f"threshold={(scores[2] + scores[3]) / 2}", *arguments]) == 0
     assert sorted(row["decision"] for row in table(tmp_path / "b" / "explain.csv")) == ["anomalous"] * 3 + ["ok"] * 3
     assert all((one["decision"] == "anomalous") == bool(one["regions"]) for one in document(tmp_path / "b")["images"])
+
+
+def test_a_threshold_for_pixels_alone_marks_and_does_not_decide(tmp_path: Path) -> None:
+    assert main(["explain", f"out={tmp_path}", "pictures=false", "pixel_threshold=0.3", "score=reconstruction"]) == 0
+    rows, images = table(tmp_path / "explain.csv"), document(tmp_path)["images"]
+    assert list(rows[0]) == ["image", "score", "regions"]
+    assert [one["decision"] for one in images] == [None] * 6
+    assert [row["regions"] for row in rows] == [str(len(one["regions"])) for one in images]
+    assert all(region["score"] > 0.3 for one in images for region in one["regions"])
+
+
+@pytest.mark.parametrize("pixel_rate", [0, 0.01])
+def test_the_threshold_of_regions_is_one_of_pixels(pixel_rate: float) -> None:
+    """A sum over the map decides on the image, so its pixels need a threshold of their own."""
+    scores, pixels = torch.arange(39.0), torch.rand(39, len(PIXEL_RATES)).sort(dim=1, descending=True).values
+    score = score_named("reconstruction")
+    given = {"score": {"name": "reconstruction"}, "false_alarm_rate": 0.05, "pixel_rate": pixel_rate}
+    rest = {"threshold": None, "pixel_threshold": None, "roi": None, "min_area": 0, "tile": None, "pictures": False}
+    calibration = normal_state(score, scores, pixels)
+    found = inspection_of(OmegaConf.create({**given, **rest}), calibration, {})
+    assert found.threshold == 37  # of 40 images 2 may lie above: the second highest of 39
+    column = PIXEL_RATES.index(pixel_rate)
+    assert found.pixel_threshold == pytest.approx(pixels[:, column].sort().values[-2].item())
+    by_hand = inspection_of(OmegaConf.create({**given, **rest, "threshold": 3.0}), calibration, {})
+    assert (by_hand.threshold, by_hand.pixel_threshold) == (3.0, found.pixel_threshold)
 
 
 @pytest.mark.parametrize(

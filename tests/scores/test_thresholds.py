@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_a_further_normal_image_is_above_as_often_as_said() -> None:
         rates.append(true)
         inside += found.rate_low <= true <= found.rate_high
         assert found.low <= found.value <= found.high
-    assert np.mean(rates) == pytest.approx(2 / 40, abs=4 * np.std(rates) / 20)
+    assert np.mean(rates) == pytest.approx(2 / 40, abs=4 * float(np.std(rates)) / 20)
     assert stats.binomtest(inside, 400, 0.95).pvalue > 1e-4
 
 
@@ -150,5 +151,5 @@ def test_what_is_kept_is_found_again_and_only_for_the_same_options() -> None:
         pixel_scores(found, 0.02)
 
 
-def _split(options: dict[str, str]) -> dict[str, object]:
+def _split(options: dict[str, str]) -> dict[str, Any]:
     return {"layer": options["layer"], "options": {k: v for k, v in options.items() if k != "layer"}}

@@ -87,7 +87,7 @@ def explain_images(config: DictConfig) -> None:
     if inspection.threshold is not None:
         print(f"{job.anomalous} anomalous, {count - job.anomalous} ok.")
     print(speed(count, elapsed, scorer.seconds(job.last)))
-    print(where_to_look(out, job.latent_pictures, inspection.threshold is not None, job.pictures != "false"))
+    print(where_to_look(out, job.latent_pictures, inspection.finds, job.pictures != "false"))
 
 
 class Job:
@@ -137,7 +137,7 @@ class Job:
                 store = files.enter_context(npz_writer(self.out / "maps.npz"))
                 pictures = LatentPictures(self.config, self.options, self.out, store)
             row = files.enter_context(csv_writer(self.out / "explain.csv"))
-            if self.inspection.threshold is not None:
+            if self.inspection.finds:
                 findings = files.enter_context(findings_writer(self.out, self.inspection, draws))
             size = self.config.batch_size if self.config.tile is None else 1
             for batch in batches(self.readable(), size):

@@ -57,16 +57,18 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
         yield write
 
 
-def decision(verdict: Verdict) -> str:
-    """Return the decision in a word."""
-    return "anomalous" if verdict.anomalous else "ok"
+def decision(verdict: Verdict) -> str | None:
+    """Return the decision in a word, None where nothing decides."""
+    return None if verdict.anomalous is None else "anomalous" if verdict.anomalous else "ok"
 
 
 def table_row(item: Item, verdict: Verdict) -> dict[str, Any]:
     """Return the columns of explain.csv that every image has."""
     row: dict[str, Any] = {"image": plain_name(item.name), "score": verdict.score}
     if verdict.anomalous is not None:
-        row |= {"decision": decision(verdict), "regions": len(verdict.regions or ())}
+        row["decision"] = decision(verdict)
+    if verdict.anomalous is not None or verdict.regions is not None:
+        row["regions"] = len(verdict.regions or ())
     return row
 
 

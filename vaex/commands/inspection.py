@@ -83,6 +83,11 @@ class Inspection:
                 self._kept[key] = box_mask(self.roi, size, shape)
         return self._kept[key]
 
+    @property
+    def finds(self) -> bool:
+        """Whether there is anything to decide or to mark."""
+        return self.threshold is not None or self.pixel_threshold is not None
+
     def head(self) -> dict[str, Any]:
         """Return what stands above the images in regions.json."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
+
+from vaex.scores.thresholds import Values
 
 FEWEST = 8
 """Images on either side below which nothing is said."""
@@ -31,9 +31,7 @@ class Drift(NamedTuple):
         return self.p_value < SIGNIFICANCE
 
 
-def drift_of(
-    scores: Sequence[float] | Tensor, normal_scores: Sequence[float] | Tensor, threshold: float
-) -> Drift | None:
+def drift_of(scores: Values, normal_scores: Values, threshold: float) -> Drift | None:
     """Compare ``scores`` (N,) with ``normal_scores`` (M,), both where they are at most ``threshold``.
 
     None where fewer than `FEWEST` of either are left.

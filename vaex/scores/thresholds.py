@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vaex.errors import VaexError
@@ -16,6 +17,9 @@ from vaex.scores.score import Score
 
 PIXEL_RATES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1)
 """Shares of the pixels of a score map for which calibration keeps what they lie above."""
+
+Values = Tensor | NDArray[Any] | Sequence[float]
+"""Scores of some images, (N,)."""
 
 CONFIDENCE = 0.95
 """Of the intervals."""
@@ -62,7 +66,7 @@ def check_rate(rate: Any, name: str = "false_alarm_rate") -> float:
     return float(rate)
 
 
-def threshold_at(scores: Tensor | Sequence[float], rate: float, confidence: float = CONFIDENCE) -> Threshold:
+def threshold_at(scores: Values, rate: float, confidence: float = CONFIDENCE) -> Threshold:
     """Return the threshold that a further normal image exceeds with probability at most ``rate``.
 
     ``scores`` (N,) are those of normal images that were not trained on. The threshold is the k-th lowest of them with
@@ -99,9 +103,7 @@ def threshold_at(scores: Tensor | Sequence[float], rate: float, confidence: floa
     )
 
 
-def rate_above(
-    scores: Tensor | Sequence[float], threshold: float, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def rate_above(scores: Values, threshold: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the interval of the rate of normal images above a ``threshold`` that was not chosen by ``scores`` (N,).
 
     Source: Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 1934.
