@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -18,7 +19,16 @@ import torch
 
 from vaex import runs
 from vaex.errors import VaexError
-from vaex.runs import best_checkpoint, find_checkpoint, read_config, write_atomic, write_json
+from vaex.runs import (
+    best_checkpoint,
+    csv_writer,
+    find_checkpoint,
+    json_writer,
+    npz_writer,
+    read_config,
+    write_atomic,
+    write_json,
+)
 
 CONFIG = {"network": {"name": "conv", "shape": [1, 32, 32]}, "seed": 3, "run": {"data": {"size": 64.5, "x": None}}}
 
@@ -241,3 +251,38 @@ def test_read_config_refuses_what_is_no_checkpoint(tmp_path: Path, make: Callabl
     with pytest.raises(VaexError, match=message) as caught:
         read_config(tmp_path / "a.ckpt")
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
+    rows = [{"name": 'a "quoted", name', "value": 1.5}, {"name": "two\nlines", "value": -2}]
+    with csv_writer(tmp_path / "deep" / "a.csv") as append:
+        for row in rows:
+            append(row)
+        assert not (tmp_path / "deep" / "a.csv").exists()
+    with (tmp_path / "deep" / "a.csv").open(newline="") as file:
+        assert [{**row, "value": float(row["value"])} for row in csv.DictReader(file)] == rows
+    with csv_writer(tmp_path / "none.csv", ["a", "b"]):
+        pass
+    assert (tmp_path / "none.csv").read_text().splitlines() == ["a,b"]
+
+
+@pytest.mark.parametrize("items", [[], [{"a": 1}], [{"a": [1, None]}, "é\n", 3]])
+def test_items_of_a_list_in_json(tmp_path: Path, items: list[Any]) -> None:
+    head = {"threshold": None, "text": 'with "quotes"'}
+    with json_writer(tmp_path / "a.json", head, "images") as append:
+        for item in items:
+            append(item)
+    assert json.loads((tmp_path / "a.json").read_text()) == {**head, "images": items}
+    with pytest.raises(ValueError, match="JSON"), json_writer(tmp_path / "b.json", {}, "images") as append:
+        append(float("nan"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("writer", [csv_writer, npz_writer, lambda path: json_writer(path, {}, "images")])
+def test_a_stream_that_is_interrupted_leaves_what_was_there(tmp_path: Path, writer: Callable[[Path], Any]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), writer(path):
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vaex.attention.isolation import original, undisturbed
@@ -14,9 +15,13 @@ from vaex.explanation import calibration_of, evidence_of
 from vaex.scores.evidence import Evidence
 from vaex.scores.registry import ScoreLike, score_named
 from vaex.scores.score import Fitter, Score
+from vaex.scores.thresholds import map_quantiles, normal_state
 
 MOST_HELD_OUT = 64
 """Held-out images that choices are made by; more would only take memory."""
+
+MOST_SCORED = 1000
+"""Held-out images that are scored for the threshold."""
 
 
 def fit_detectors(
@@ -92,3 +97,42 @@ def _fit(
             break
     options_of = {score.known_as: {"name": score.name, **score.options_of_fit()} for score in scores}
     return {name: {**fitter.state(beside), "options": options_of[name]} for name, fitter in fitters.items()}
+
+
+def score_normal(
+    model: nn.Module,
+    score: ScoreLike,
+    held_out: Iterable[Tensor],
+    calibration: Mapping[str, Any] | None = None,
+    layer: Any = None,
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """Return what a threshold of ``score`` is read from: scores and maps of normal images that were not trained on.
+
+    At most `MOST_SCORED` of ``held_out``, batches (B, C, H, W), are scored, by a model that holds ``calibration``::
+
+        normal_scores: by name of the score, (N,)
+        normal_pixels: by name of the score, (N, Q), values that the shares `PIXEL_RATES` of their pixels exceed
+        normal_options: by name of the score, its options
+
+    Nothing is kept of a score that the model cannot give, or whose numbers are not finite.
+    """
+    main = score_named(score)
+    scores: list[Tensor] = []
+    quantiles: list[Tensor] = []
+    left = MOST_SCORED
+    with calibrated_with(original(model), calibration_of(model) if calibration is None else calibration):
+        for images in held_out:
+            evidence, _, _ = evidence_of(model, images[:left], layer, reads=main.reads, **options)
+            if main.missing(evidence):
+                return {}
+            with undisturbed(original(model), images):
+                found = main(evidence)
+            scores.append(found.score.float().cpu())
+            quantiles.append(map_quantiles(found.score_map.float()).cpu())
+            left -= len(evidence.images)
+            if left <= 0:
+                break
+    if not scores or not all(bool(part.isfinite().all()) for part in (*scores, *quantiles)):
+        return {}
+    return normal_state(main, torch.cat(scores), torch.cat(quantiles))

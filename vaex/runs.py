@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,24 +41,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
-    """Yield a function (name, array) that adds an array to the .npz at ``path``; memory stays that of one array.
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield another path to write to; what lies there becomes ``path`` when the body ends without an error.
 
-    The file appears when the body ends without an error.
+    Raises:
+        VaexError: when the body meets an error of the system, such as a full disk.
     """
-    import numpy as np
-
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-
-            def store(name: str, array: Any) -> None:
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-                archive.writestr(f"{name}.npy", buffer.getvalue())
-
-            yield store
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -65,6 +58,67 @@ def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
     finally:
         if temporary.exists():  # the body or the write failed
             temporary.unlink()
+
+
+@contextmanager
+def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
+    """Yield a function (name, array) that adds an array to the .npz at ``path``; memory stays that of one array.
+
+    The file appears when the body ends without an error.
+    """
+    import numpy as np
+
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def store(name: str, array: Any) -> None:
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(f"{name}.npy", buffer.getvalue())
+
+        yield store
+
+
+@contextmanager
+def csv_writer(path: Path, columns: Sequence[str] | None = None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that appends a row, a mapping, to the csv at ``path``; no row stays in memory.
+
+    ``columns`` are by default those of the first row. The file appears when the body ends without an error.
+    """
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writers: list[csv.DictWriter[str]] = []
+
+        def begin(names: Sequence[str]) -> None:
+            writers.append(csv.DictWriter(file, names))
+            writers[0].writeheader()
+
+        def append(row: Mapping[str, Any]) -> None:
+            if not writers:
+                begin(list(row))
+            writers[0].writerow(row)
+
+        if columns is not None:
+            begin(columns)
+        yield append
+
+
+@contextmanager
+def json_writer(path: Path, head: Mapping[str, Any], key: str) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that appends an item to the list ``key`` of the JSON object at ``path``, after ``head``.
+
+    Each item has its line, and none stays in memory. The file appears when the body ends without an error.
+    """
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}," for name, value in head.items()]
+        file.write("\n".join(["{", *lines, f"{json.dumps(key)}: ["]))
+        separator = "\n"
+
+        def append(item: Any) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(item, allow_nan=False))
+            separator = ",\n"
+
+        yield append
+        file.write("\n]}\n")
 
 
 def shipped_names() -> list[str]:

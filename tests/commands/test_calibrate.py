@@ -29,7 +29,7 @@ def calibration(file: Path) -> dict[str, Any]:
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    parts = ("codes", "maps")
+    parts = ("codes", "maps", "normal_scores", "normal_pixels")
     rest = [{key: value for key, value in one.items() if key not in parts} for one in (a, b)]
     return rest[0] == rest[1] and all(
         torch.allclose(a[part][name], b[part][name], rtol=1e-4, atol=1e-7) for part in parts for name in a[part]

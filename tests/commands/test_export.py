@@ -13,6 +13,9 @@ from vaex.build import slim_checkpoint
 from vaex.cli import main
 from vaex.commands.export import threshold_of
 from vaex.data.render import example_sprites
+from vaex.errors import VaexError
+from vaex.scores import score_named
+from vaex.scores.thresholds import PIXEL_RATES, normal_state
 
 IMAGES = torch.from_numpy(example_sprites(3)).float()[:, None]
 
@@ -48,11 +51,20 @@ def test_score_of_pixels_with_a_threshold(tmp_path: Path) -> None:
 
 
 def test_the_threshold_of_the_calibration_is_the_default() -> None:
-    assert threshold_of(None, {}, "kl") is None
-    assert threshold_of(None, {"threshold": 2.5}, "kl") == 2.5
-    assert threshold_of(None, {"threshold": {"kl": 3.0, "attention": 1.0}}, "kl") == 3.0
-    assert threshold_of(None, {"threshold": {"attention": 1.0}}, "kl") is None
-    assert threshold_of(4.0, {"threshold": 2.5}, "kl") == 4.0
+    score, options = {"name": "kl"}, {"layer": "conv2"}
+    state = normal_state(score_named(score), torch.arange(1.0, 100.0), torch.zeros(99, len(PIXEL_RATES)))
+    calibration = {**state, "attention": options}
+    assert threshold_of(None, 0.05, calibration, score, options)[0] == 95  # of 100 images, 5 may lie above
+    value, told = threshold_of(None, 0.001, calibration, score, options)
+    assert value == 99
+    assert "too few for this rate, which takes 999" in told
+    assert threshold_of(4.0, 0.05, calibration, score, options) == (4.0, "")
+    for other in ({}, {"layer": "conv3"}):
+        value, told = threshold_of(None, 0.05, calibration if other else {}, score, other)
+        assert value is None
+        assert "no output `anomalous`" in told
+    with pytest.raises(VaexError, match="false_alarm_rate must be a number between 0 and 1"):
+        threshold_of(None, 2, calibration, score, options)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from vaex.commands.sources import at_least_one, batches, file_stems, image_sources, list_option
+from vaex.commands.sources import at_least_one, batches, file_stems, image_sources, list_option, size_and_pixels
 from vaex.errors import VaexError
 
 
@@ -70,3 +70,15 @@ def test_file_names_stay_inside_the_folder() -> None:
 def test_stems_differ_whatever_the_names() -> None:
     names = ["a.png", "a.jpg", "a_2.png", "A.png", "a/b.png", "a__b.png", "x" * 300 + "1.png", "x" * 300 + "2.png"]
     assert len({stem.lower() for stem in file_stems(names).values()}) == len(names)
+
+
+def test_size_of_the_original_beside_the_pixels_of_the_model(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    (source,) = image_sources(str(tmp_path), (1, 8, 8)).values()
+    size, pixels = size_and_pixels(source)
+    assert (size, pixels.shape) == ((30, 20), (1, 8, 8))
+    size, pixels = size_and_pixels(source, original=True)
+    np.testing.assert_array_equal(pixels[0], values / np.float32(255))
+    size, pixels = size_and_pixels(lambda: np.zeros((3, 5, 7)))
+    assert (size, pixels.shape) == ((7, 5), (3, 5, 7))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaex.data.images import image_files, read_image
+from vaex.data.images import image_files, image_size, read_image
 from vaex.errors import VaexError
 
 GENERATOR = np.random.default_rng(5)
@@ -113,3 +113,14 @@ def test_files_of_a_folder_in_order_without_hidden_ones(tmp_path: Path) -> None:
     assert [file.relative_to(tmp_path).as_posix() for file in image_files(tmp_path)] == ["a.jpg", "b/z.PNG"]
     with pytest.raises(VaexError, match="No image or folder"):
         image_files(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))])
+def test_size_is_that_of_the_picture_as_shown(orientation: int, size: tuple[int, int], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=exif)
+    assert image_size(tmp_path / "x.jpg") == size
+    (tmp_path / "x.jpg").write_bytes(b"no")
+    with pytest.raises(VaexError, match=r"x\.jpg cannot be read as an image"):
+        image_size(tmp_path / "x.jpg")

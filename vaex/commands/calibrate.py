@@ -65,14 +65,16 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     """Return the calibration of ``model`` for normal images of ``data``, the attention and the scores of ``config``."""
     from vaex.calibrate import fit_calibration
     from vaex.data.normal import NormalImages
-    from vaex.detectors import fit_detectors
+    from vaex.detectors import MOST_SCORED, fit_detectors, score_normal
 
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)
     held_out = (images.to(device) for images in NormalImages(data, None, batch_size, split="val"))
-    calibration["detectors"] = fit_detectors(model, scores_of(config), batches, held_out, calibration, **options)
-    return calibration
+    scores = scores_of(config)
+    calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
+    held_out = (images.to(device) for images in NormalImages(data, MOST_SCORED, batch_size, split="val"))
+    return {**calibration, **score_normal(model, scores[0], held_out, calibration, **options)}
 
 
 def scores_of(config: DictConfig) -> list[Any]:

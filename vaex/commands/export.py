@@ -35,11 +35,15 @@ def export_checkpoint(config: DictConfig) -> None:
         need_packages("onnx", "onnxscript")
     model = load(config.ckpt)
     score: Any = OmegaConf.to_container(config.score, resolve=True)
+    options, threshold, told = attention_options(config), None, ""
+    if config.what == "score":
+        rate = config.false_alarm_rate
+        threshold, told = threshold_of(config.threshold, rate, model.calibration or {}, score, options)
     request = Request(
         config.what,
-        attention_options(config),
+        options,
         score,
-        threshold_of(config.threshold, model.calibration, config.score.name) if config.what == "score" else None,
+        threshold,
         config.input,
         None if config.image_size is None else size_of(config.image_size),
     )
@@ -55,6 +59,8 @@ def export_checkpoint(config: DictConfig) -> None:
     print(f"input {request.entry}: {done.metadata['input']}, {taken} per call; outputs {', '.join(request.outputs)}.")
     if "layer" in done.metadata:
         print(f"maps: {', '.join(f'{key} {done.metadata[key]}' for key in ('layer', 'method', 'target', 'rectify'))}.")
+    if told:
+        print(told)
     print(f"largest difference from the model: {done.difference:.1e}.")
     if done.batch is not None:
         print("vaex.exporting.batches.run_batches calls it with any number (docs/export.md).")
@@ -80,11 +86,31 @@ def size_of(value: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def threshold_of(asked: Any, calibration: Mapping[str, Any], score: str) -> Any:
-    """Return the threshold that is asked for, else that of the calibration, of ``score`` where it holds several."""
+def threshold_of(
+    asked: Any, rate: Any, calibration: Mapping[str, Any], score: Any, options: Mapping[str, Any]
+) -> tuple[Any, str]:
+    """Return the threshold that is asked for, else that of `vaex explain`, else None; and in words where it is from.
+
+    ``rate`` is the share of normal images that may lie above, ``options`` are those of the attention maps.
+
+    Raises:
+        VaexError: when the rate is none.
+    """
+    from vaex.scores import score_named
+    from vaex.scores.thresholds import check_rate, normal_scores_of, threshold_at
+
     if asked is not None:
-        return asked  # Request checks it
-    known = calibration.get("threshold")
-    if isinstance(known, Mapping):
-        known = known.get(score)
-    return float(known) if isinstance(known, int | float) else None
+        return asked, ""  # Request checks it
+    rate = check_rate(rate)
+    maps = dict(options)
+    layer = maps.pop("layer", None)
+    try:
+        normal = normal_scores_of(calibration, score_named(score), layer, maps)
+    except VaexError as error:
+        return None, f"no threshold, and so no output `anomalous`: {error}"
+    found = threshold_at(normal.scores, rate)
+    few = "" if found.enough else f", too few for this rate, which takes {found.images_needed}"
+    return found.value, (
+        f"threshold {found.value:.4g} for false_alarm_rate={rate:g} by {found.images} held-out normal images{few}; the "
+        f"true rate lies between {found.rate_low:.3g} and {found.rate_high:.3g} (95 % confidence)."
+    )

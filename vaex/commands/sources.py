@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,42 @@ LONGEST = 200  # bytes of a picture's name; file systems take 255, and the overl
 
 Sources = dict[str, Callable[[], Any]]
 """Name -> what reads the pixels (C, H, W), float32 in [0, 1], so that only one batch is in memory."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file; called, it gives the pixels (C, H, W) of ``shape``, float32 in [0, 1]."""
+
+    path: Path
+    shape: tuple[int, int, int]
+
+    def __call__(self) -> Any:
+        """Return what `vaex.data.images.read_image` does."""
+        from vaex.data.images import read_image
+
+        return read_image(self.path, self.shape)
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) of the picture as it is shown."""
+        from vaex.data.images import image_size
+
+        return image_size(self.path)
+
+    def original(self) -> Any:
+        """Return the pixels (C, H, W) in their own size."""
+        from vaex.data.images import read_image
+
+        width, height = self.size()
+        return read_image(self.path, (self.shape[0], height, width))
+
+
+def size_and_pixels(source: Callable[[], Any], original: bool = False) -> tuple[tuple[int, int], Any]:
+    """Return (width, height) of a source's image and its pixels (C, H, W), as the model takes them or ``original``."""
+    if isinstance(source, ImageFile):
+        pixels = source.original() if original else source()
+        return source.size(), pixels
+    pixels = source()
+    return (pixels.shape[2], pixels.shape[1]), pixels
 
 
 def list_option(value: Any, key: str) -> list[int]:
@@ -75,14 +112,14 @@ def image_sources(images: str | None, shape: tuple[int, int, int]) -> Sources:
     Raises:
         VaexError: when there are no images, or the model does not take sprites.
     """
-    from vaex.data.images import image_files, read_image
+    from vaex.data.images import image_files
 
     if images is not None:
         root = Path(images).expanduser()
         named = {
             (file.name if root.is_file() else file.relative_to(root).as_posix()): file for file in image_files(root)
         }
-        return {_printable(name): partial(read_image, file, shape) for name, file in named.items()}
+        return {_printable(name): ImageFile(file, shape) for name, file in named.items()}
     if shape[0] != 1 or shape[1] != shape[2]:
         raise VaexError(
             f"Name your images (images=FILE or FOLDER): example sprites do not suit a model of {shape} images."

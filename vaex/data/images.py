@@ -160,6 +160,18 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
     return Mask(marked.astype(np.uint8)[None], own != drawn, not marked.any())
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of an image file as EXIF turns it, from its header alone.
+
+    Raises:
+        VaexError: when the file cannot be read as an image.
+    """
+    try:
+        return _displayed_size(path)
+    except _UNREADABLE as error:
+        raise VaexError(f"{path} cannot be read as an image ({error}).") from error
+
+
 def _displayed_size(path: Path) -> tuple[int, int]:
     """Return (width, height) as EXIF turns the image, from its header alone."""
     with Image.open(path) as image:

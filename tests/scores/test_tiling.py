@@ -1,0 +1,94 @@
+"""Tiles: a score that looks at single pixels gives in tiles what it gives of the whole image."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from vaex.errors import VaexError
+from vaex.scores.evidence import Scored
+from vaex.scores.tiling import score_tiles, tiles_of, window
+
+
+def pointwise(images: Tensor) -> Scored:
+    score_map = images.square().sum(1, keepdim=True)
+    return Scored(score_map, score_map.flatten(1).amax(1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile", "overlap"),
+    [(40, 56, 16, 0), (40, 56, 16, 4), (41, 57, 16, 8), (16, 16, 16, 3), (17, 100, 16, 5)],
+)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_pointwise_score_is_that_of_the_whole_image(
+    height: int, width: int, tile: int, overlap: int, batch_size: int
+) -> None:
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    whole = pointwise(image[None])
+    sizes: list[tuple[int, ...]] = []
+
+    def score(images: Tensor) -> Scored:
+        sizes.append(tuple(images.shape))
+        return pointwise(images)
+
+    found = score_tiles(image, (tile, tile), score, tile, overlap, batch_size)
+    torch.testing.assert_close(found.score_map, whole.score_map)
+    assert torch.equal(found.score, whole.score)
+    assert all(size[0] <= batch_size and size[1:] == (3, tile, tile) for size in sizes)
+
+
+def test_tiles_of_another_size_than_the_model_takes() -> None:
+    """A plane stays one when it is made larger and smaller again, away from the border of a tile."""
+    image = (torch.arange(48).float() / 48)[None, None].expand(1, 32, 48)
+
+    def score(images: Tensor) -> Scored:
+        assert images.shape[1:] == (1, 32, 32)
+        return Scored(images, images.flatten(1).amax(1))
+
+    found = score_tiles(image, (32, 32), score, 16, 4)
+    torch.testing.assert_close(found.score_map[0, 0, :, 2:-2], image[0, :, 2:-2], atol=0.02, rtol=0)
+
+
+def test_an_image_smaller_than_a_tile() -> None:
+    image = torch.rand(1, 6, 40, generator=torch.Generator().manual_seed(0))
+    found = score_tiles(image, (8, 8), pointwise, 16, 2)
+    assert found.score_map.shape == (1, 1, 6, 40)
+    assert bool(found.score_map.isfinite().all())
+
+
+@pytest.mark.parametrize(("height", "width", "tile", "overlap"), [(40, 56, 16, 4), (41, 33, 16, 8), (5, 40, 16, 0)])
+def test_tiles_cover_the_image_and_overlap(height: int, width: int, tile: int, overlap: int) -> None:
+    found = tiles_of(height, width, tile, overlap)
+    covered = torch.zeros(height, width)
+    for one in found:
+        assert (one.bottom - one.top, one.right - one.left) == (min(tile, height), min(tile, width))
+        covered[one.top : one.bottom, one.left : one.right] += 1
+    assert covered.min() >= 1
+    for axis in ((one.left, one.right) for one in found), ((one.top, one.bottom) for one in found):
+        spans = sorted(set(axis))
+        assert all(end - start >= overlap for (_, end), (start, _) in pairwise(spans))
+
+
+def test_weights_fall_towards_the_border_alone() -> None:
+    weight = window(8, 10, 3)
+    assert weight.min() > 0
+    assert bool((weight[3:5, 3:7] == 1).all())
+    assert torch.equal(weight, weight.flip(0))
+    assert torch.equal(weight, weight.flip(1))
+    assert bool((window(4, 4, 0) == 1).all())
+
+
+def test_a_tile_that_is_no_number_makes_the_score_none() -> None:
+    image = torch.rand(1, 16, 32)
+    image[0, 3, 3] = torch.nan
+    found = score_tiles(image, (16, 16), pointwise, 16, 0)
+    assert bool(found.score.isnan().all())
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(0, 0), (16, 9), (16, -1), (16.0, 2), (True, 0)])
+def test_tiles_out_of_range(tile: int, overlap: int) -> None:
+    with pytest.raises(VaexError, match="tile and overlap are whole pixels"):
+        tiles_of(40, 40, tile, overlap)

@@ -1,0 +1,81 @@
+"""What an inspection writes of every image: regions.json, regions.csv, score_maps.npz and decisions/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaex.commands.inspection import Inspection, Verdict
+from vaex.commands.scoring import Item
+from vaex.runs import csv_writer, json_writer, npz_writer
+
+if TYPE_CHECKING:
+    from vaex.scores.regions import Map
+
+COLUMNS = ("image", "x0", "y0", "x1", "y1", "area", "score")
+
+Write = Callable[[Item, str, "Map", Verdict, bool], None]
+"""Takes an image, the stem of its files, score map (H, W), what was found, and whether to draw it."""
+
+
+@contextmanager
+def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[Write]:
+    """Yield a function that writes what was found in an image; pictures and maps only where ``draws``."""
+    from vaex.viz import save_png
+    from vaex.viz.decisions import decision_picture
+
+    level = inspection.pixel_threshold
+    with ExitStack() as files:
+        document = files.enter_context(json_writer(out / "regions.json", inspection.head(), "images"))
+        table = files.enter_context(csv_writer(out / "regions.csv", COLUMNS))
+        store = files.enter_context(npz_writer(out / "score_maps.npz")) if draws else None
+
+        def write(item: Item, stem: str, score_map: Map, verdict: Verdict, show: bool) -> None:
+            regions = [{**region._asdict(), "score": _number(region.score)} for region in verdict.regions or ()]
+            width, height = item.size
+            told: dict[str, Any] = {"image": item.name, "width": width, "height": height}
+            told |= {"score": _number(verdict.score), "decision": decision(verdict), "regions": regions}
+            document(told)
+            for region in regions:
+                table({"image": plain_name(item.name), **region})
+            if show and store is not None:
+                store(item.name, score_map)
+                boxes = [region[:4] for region in verdict.regions or ()]
+                picture = decision_picture(
+                    item.pixels.permute(1, 2, 0).numpy(),
+                    score_map,
+                    boxes,
+                    item.size,
+                    2 * level
+                    if level is not None and level > 0
+                    else None,  # one scale for all: the middle is the limit
+                )
+                save_png(picture, out / "decisions" / f"{stem}.png")
+
+        yield write
+
+
+def decision(verdict: Verdict) -> str | None:
+    """Return the decision in a word, None where nothing decides."""
+    return None if verdict.anomalous is None else "anomalous" if verdict.anomalous else "ok"
+
+
+def table_row(item: Item, verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of explain.csv that every image has."""
+    row: dict[str, Any] = {"image": plain_name(item.name), "score": verdict.score}
+    if verdict.anomalous is not None:
+        row["decision"] = decision(verdict)
+    if verdict.anomalous is not None or verdict.regions is not None:
+        row["regions"] = len(verdict.regions or ())
+    return row
+
+
+def plain_name(name: str) -> str:
+    """Return a file name as a table program shows it, never as a formula."""
+    return name if name[:1] not in "=+-@" else f"'{name}"
+
+
+def _number(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None  # NaN too

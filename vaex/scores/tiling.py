@@ -1,0 +1,114 @@
+"""Large images in tiles: each is scored alone, and the maps are put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaex.attention.maps import resize_maps
+from vaex.errors import VaexError
+from vaex.scores.evidence import Scored
+
+
+class Tile(NamedTuple):
+    """A part of an image: rows ``top`` <= y < ``bottom``, columns ``left`` <= x < ``right``."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    if length <= tile:
+        return [0]
+    regular = list(range(0, length - tile, tile - overlap))
+    return [*regular, length - tile]  # the last tile ends with the image, so its overlap may be larger
+
+
+def tiles_of(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    """Return tiles of ``tile`` x ``tile`` pixels that cover an image and share at least ``overlap`` of them.
+
+    An image smaller than a tile is one tile in that direction.
+
+    Raises:
+        VaexError: for a tile or overlap out of range.
+    """
+    check_tile(tile, overlap)
+    return [
+        Tile(top, min(top + tile, height), left, min(left + tile, width))
+        for top in _starts(height, tile, overlap)
+        for left in _starts(width, tile, overlap)
+    ]
+
+
+def check_tile(tile: int, overlap: int) -> None:
+    """Check the side of a tile and its overlap, both in pixels.
+
+    Raises:
+        VaexError: when they are no whole numbers with 0 <= overlap <= tile / 2.
+    """
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (tile, overlap))
+    if not whole or tile < 1 or not 0 <= overlap <= tile // 2:
+        raise VaexError(f"tile and overlap are whole pixels with 0 <= overlap <= tile / 2, got {tile} and {overlap}.")
+
+
+def window(height: int, width: int, overlap: int) -> Tensor:
+    """Return the weight (height, width) of a tile's pixels where tiles overlap: 1 inside, less towards the border."""
+
+    def ramp(length: int) -> Tensor:
+        near = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 0.5
+        return (near / max(overlap, 0.5)).clamp(max=1)
+
+    return ramp(height)[:, None] * ramp(width)
+
+
+def score_tiles(
+    pixels: Tensor,
+    shape: tuple[int, int],
+    score: Callable[[Tensor], Scored],
+    tile: int,
+    overlap: int,
+    batch_size: int = 1,
+) -> Scored:
+    """Return the score map (1, 1, H, W) and score (1,) of one image ``pixels`` (C, H, W) that is scored tile by tile.
+
+    Tiles are brought to ``shape`` (h, w), the size that ``score`` takes, and their maps back. Where tiles overlap the
+    map is their weighted mean; the score is the highest of all tiles. Memory is that of a few images.
+
+    Raises:
+        VaexError: as `tiles_of`.
+    """
+    height, width = (int(side) for side in pixels.shape[-2:])
+    total = torch.zeros(height, width)
+    weight = torch.zeros(height, width)
+    highest: Tensor | None = None
+    for group in _grouped(tiles_of(height, width, tile, overlap), batch_size):
+        crops = torch.cat([_resized(pixels[None, :, t.top : t.bottom, t.left : t.right], shape) for t in group])
+        maps, scores = score(crops)
+        maps, top = maps.float().cpu(), scores.float().cpu().amax(0, keepdim=True)
+        highest = top if highest is None else torch.maximum(highest, top)
+        for part, one in zip(group, maps, strict=True):
+            rows, columns = part.bottom - part.top, part.right - part.left
+            share = window(rows, columns, overlap)
+            back = resize_maps(one[None], (rows, columns), shape)[0, 0]
+            total[part.top : part.bottom, part.left : part.right] += back * share
+            weight[part.top : part.bottom, part.left : part.right] += share
+    if highest is None:
+        raise VaexError("An image without pixels has no tiles.")
+    return Scored((total / weight)[None, None], highest)
+
+
+def _grouped(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
+    for start in range(0, len(tiles), size):
+        yield tiles[start : start + size]
+
+
+def _resized(crop: Tensor, shape: tuple[int, int]) -> Tensor:
+    if tuple(crop.shape[-2:]) == shape:
+        return crop
+    return F.interpolate(crop, shape, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
