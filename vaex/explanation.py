@@ -29,7 +29,7 @@ class _Said(NamedTuple):
 
 
 def features_before(model: nn.Module, images: Tensor) -> Tensor:
-    """Return what to give the model for ``images``: of a feature VAE their raw features, for the backbone to run once."""
+    """Return what to give the model for ``images``: of a feature VAE their raw features, computed once."""
     if not hasattr(model, "raw_features"):
         return images
     with undisturbed(model, images) as pixels:

@@ -22,7 +22,7 @@ def test_pixels_and_images_are_measured_for_each_score(resolution: int | None) -
     scores = named_apart(["attention", "kl", {"name": "reconstruction", "label": "error"}])
     measures = ScoreMeasures(scores, resolution, "cpu")
     maps, numbers = draw(6, 1, 8, 8, seed=1), draw(6, seed=2)
-    masks = (draw(6, 1, 8, 8, seed=3) > 0.6).float()
+    masks = (draw(6, 1, 8, 8, seed=3) > 0.5).float()
     masks[:2] = 0
     labels, kinds = torch.tensor([0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 2])
     for part in (slice(0, 4), slice(4, 6)):
@@ -32,6 +32,7 @@ def test_pixels_and_images_are_measured_for_each_score(resolution: int | None) -
     if resolution:
         maps = F.interpolate(maps, size=(4, 4), mode="bilinear")
         masks = (F.avg_pool2d(masks, 2) > 0.5).float()
+        assert masks[2:].flatten(1).any(1).all()
     for name in ("attention", "error"):
         expected = roc_auc_score(masks.flatten(), maps.flatten())
         assert float(found[f"pixel_auroc_{name}"]) == pytest.approx(expected)
@@ -42,6 +43,16 @@ def test_pixels_and_images_are_measured_for_each_score(resolution: int | None) -
         assert float(found[f"image_ap_{name}"]) == pytest.approx(average_precision_score(labels, numbers))
     assert "pixel_auroc_kl" not in found  # its map is that of the attention
     assert "image_auroc_kl" in found
+
+
+def test_a_defect_that_would_vanish_keeps_the_cells_it_covers_most() -> None:
+    measures = ScoreMeasures(named_apart(["attention"]), 4, "cpu")
+    masks = torch.zeros(2, 1, 8, 8)
+    masks[1, 0, 2, 2] = 1  # a quarter of the cell (1, 1)
+    maps = torch.zeros(2, 1, 8, 8)
+    maps[1, 0, 2:4, 2:4] = 1
+    measures.update({"attention": Scored(maps, maps.amax((1, 2, 3)))}, torch.tensor([0, 1]), masks)
+    assert float(measures.compute()["best_iou_attention"]) == 1.0
 
 
 def test_without_masks_only_images_are_measured() -> None:

@@ -113,7 +113,9 @@ def test_patchcore_is_the_distance_to_the_nearest_normal_patch() -> None:
 
     def patches(features: Tensor) -> Any:
         counts = uniform_filter(np.ones((SIDE, SIDE)), 3, mode="constant")
-        summed = [[uniform_filter(c, 3, mode="constant") / counts for c in image] for image in features.double().numpy()]
+        summed = [
+            [uniform_filter(c, 3, mode="constant") / counts for c in image] for image in features.double().numpy()
+        ]
         return np.array(summed).transpose(0, 2, 3, 1).reshape(-1, K)
 
     memory = patches(train)
@@ -147,7 +149,7 @@ def test_the_mean_map_is_the_average_and_the_same_for_all() -> None:
     score = score_named({"name": "mean_map", "of": "feature_error", "label": "control"})
     train, decoded = draw(5, 0), draw(5, 1)
     calibration = fitted(score, evidence(train[:2], decoded[:2]), evidence(train[2:], decoded[2:]))
-    single = [score_named("feature_error")(evidence(a[None], b[None])).score_map for a, b in zip(train, decoded)]
+    single = [score_named("feature_error")(evidence(a[None], b[None])).score_map for a, b in zip(train, decoded, strict=True)]
     found = score(evidence(draw(3, 7), draw(3, 8), calibration)).score_map
     for image in found:
         torch.testing.assert_close(image, torch.stack(single).mean(0)[0], rtol=1e-4, atol=1e-5)
