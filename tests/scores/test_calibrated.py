@@ -49,6 +49,7 @@ def test_deviation_by_hand() -> None:
     given = evidence(normal)
     found = score_images("deviation", given)
     assert found.score_map.shape == (2, 1, 6, 8)
+    assert given.maps is not None
     eps = 0.01 * normal["maps"]["deviation"].numpy().mean()
     for b in range(2):
         total = np.zeros((6, 8))
@@ -81,6 +82,7 @@ def test_mahalanobis_by_the_inverse() -> None:
     covariance = normal["codes"]["covariance"].numpy()
     inverse = np.linalg.inv(covariance + 1e-3 * np.trace(covariance) / 3 * np.eye(3))
     assert given.mean is not None
+    assert given.maps is not None
     for b in range(2):
         offset = given.mean[b].numpy() - normal["codes"]["mean"].numpy()
         assert float(found.score[b]) == pytest.approx(float(offset @ inverse @ offset), rel=1e-9)
