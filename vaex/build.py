@@ -87,10 +87,11 @@ def build_model(network: Mapping[str, Any], prior: Mapping[str, Any] | None = No
     )
 
 
-def build_objective(objective: Mapping[str, Any], model: VAE | None = None) -> Objective:
+def build_objective(objective: Mapping[str, Any], model: VAE | None = None, seed: int = 0) -> Objective:
     """Return the objective from ``{"name": ..., ...}``.
 
-    Its ``attention`` of a weight above 0 adds the attention-disentanglement term, read from a layer of ``model``.
+    Its ``attention`` of a weight above 0 adds the attention-disentanglement term, read from a layer of ``model``;
+    ``seed`` is that of the run, for its random pairs.
 
     Raises:
         VaexError: for an unknown name or option, a value out of range, or a layer that gives no map.
@@ -107,7 +108,7 @@ def build_objective(objective: Mapping[str, Any], model: VAE | None = None) -> O
         return built
     if model is None:
         raise VaexError("objective.attention reads a layer of the model: give the model to build_objective too.")
-    return AttentionDisentanglement(built, term, readable_layer(model, term))
+    return AttentionDisentanglement(built, term, readable_layer(model, term), seed)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

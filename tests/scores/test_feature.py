@@ -149,7 +149,9 @@ def test_the_mean_map_is_the_average_and_the_same_for_all() -> None:
     score = score_named({"name": "mean_map", "of": "feature_error", "label": "control"})
     train, decoded = draw(5, 0), draw(5, 1)
     calibration = fitted(score, evidence(train[:2], decoded[:2]), evidence(train[2:], decoded[2:]))
-    single = [score_named("feature_error")(evidence(a[None], b[None])).score_map for a, b in zip(train, decoded, strict=True)]
+    single = [
+        score_named("feature_error")(evidence(a[None], b[None])).score_map for a, b in zip(train, decoded, strict=True)
+    ]
     found = score(evidence(draw(3, 7), draw(3, 8), calibration)).score_map
     for image in found:
         torch.testing.assert_close(image, torch.stack(single).mean(0)[0], rtol=1e-4, atol=1e-5)

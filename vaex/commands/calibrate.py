@@ -66,7 +66,10 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     from vaex.calibrate import fit_calibration
     from vaex.data.normal import NormalImages
     from vaex.detectors import MOST_SCORED, fit_detectors, score_normal
+    from vaex.networks import FeatureVAE
 
+    if isinstance(model, FeatureVAE):
+        model.remember()
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)

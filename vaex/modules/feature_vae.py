@@ -88,6 +88,11 @@ class FeatureVAEModule(VAEModule):
     kept: KeptFeatures | None = None
     """Features of the training images while they are trained on."""
 
+    def setup(self, stage: str) -> None:
+        """Let the backbone see each image once: validations, calibration and test ask for the same ones again."""
+        if isinstance(self.vae, FeatureVAE):
+            self.vae.remember()
+
     def on_fit_start(self) -> None:
         """Fit what is not fitted, and compute the features that are kept."""
         if not isinstance(self.vae, FeatureVAE):

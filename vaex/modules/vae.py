@@ -70,7 +70,7 @@ class VAEModule(pl.LightningModule):
             self.vae = build_model(self.hparams["network"], self.hparams["prior"])
         if channels_last:
             self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = build_objective(self.hparams["objective"], self.vae)
+        self.objective = build_objective(self.hparams["objective"], self.vae, seed)
         if compile:
             self.vae.compile()
 

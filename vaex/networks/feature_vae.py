@@ -19,6 +19,7 @@ from vaex.networks.feature_coders import (
     GridEncoder,
     grid_decoder,
 )
+from vaex.networks.feature_memory import FeatureMemory
 from vaex.networks.features import FrozenFeatures
 from vaex.networks.vae import VAE
 from vaex.networks.whitening import PositionWhitening, Whitening
@@ -59,6 +60,11 @@ class FeatureVAE(VAE):
     def ready(self) -> bool:
         """Whether all that is fitted before training has been fitted."""
         return self.whitening.ready and (self.position is None or self.position.ready)
+
+    def remember(self) -> None:
+        """Compute the features of each image once from here on; see `FeatureMemory`."""
+        if self.backbone.memory is None:
+            self.backbone.memory = FeatureMemory()
 
     def raw_features(self, images: Tensor) -> Tensor:
         """Return the features of images (B, C, H, W) before whitening, (B, K, h, w).

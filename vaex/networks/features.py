@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vaex.errors import VaexError, unknown
 from vaex.networks.efficientnet import SHA256, pretrained_lite0
+from vaex.networks.feature_memory import FeatureMemory
 
 TIMM = "timm:"
 """What the name of a backbone out of timm starts with."""
@@ -99,6 +100,8 @@ class FrozenFeatures(nn.Module):
         if not isinstance(blocks, Sequence) or any(type(block) is not int for block in blocks):
             raise VaexError(f"network.blocks must be a list of whole numbers, got {blocks!r}.")
         self.name, self.size, self.grid = backbone, size, grid
+        self.memory: FeatureMemory | None = None
+        """Where set, the features of an image are computed once."""
         self.network, digest = _backbone(backbone, blocks)
         self.channels = sum(self.network.channels)  # type: ignore[arg-type]
         """Number K of channels."""
@@ -130,7 +133,8 @@ class FrozenFeatures(nn.Module):
         """
         weight = next(value for value in self.network.buffers() if value.is_floating_point())
         with torch.autocast(images.device.type, enabled=False):
-            return self._features(images.to(weight.dtype))
+            images = images.to(weight.dtype)
+            return self._features(images) if self.memory is None else self.memory(images, self._features)
 
     def _features(self, images: Tensor) -> Tensor:
         if images.shape[1] == 1:

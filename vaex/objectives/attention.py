@@ -155,24 +155,25 @@ class AttentionDisentanglement:
 
     Its parts are those of ``inner``, ``attention_overlap`` (unweighted, in [0, 1]) and ``attention_weight``. The VAE's
     output must carry its graph (gradients on, outside inference mode), and an encoder in training mode no batch-norm.
-    Random pairs depend on the step and the seed of torch's generator (`vaex.modules` seed it anew for every step, from
-    the seed of the run), so a resumed run repeats them and other runs have others; after training (`AFTER_TRAINING`)
-    all pairs stand for their average. The maps run in the precision of the forward pass, their sums in fp32 at least.
+    Random pairs depend on the step and on ``seed``, that of the run, so all processes of a run draw the same, a resumed
+    run repeats them and other runs have others; after training (`AFTER_TRAINING`) all pairs stand for their average.
+    The maps run in the precision of the forward pass, their sums in fp32 at least.
 
     Source: Liu et al., "Towards Visually Explaining Variational Autoencoders", CVPR 2020, Eq. 5-6.
     Differs: the paper leaves the choice of the pair open; its reproductions hold the channel weights constant, which
     drops the second-order gradient that is kept here.
     """
 
-    def __init__(self, inner: Objective, term: AttentionTerm, layer: str) -> None:
+    def __init__(self, inner: Objective, term: AttentionTerm, layer: str, seed: int = 0) -> None:
         self.inner = inner
         self.term = term
         self.layer = layer
+        self.seed = seed
         self.keep: tuple[str, ...] = tuple(dict.fromkeys((*inner.keep, layer)))
 
     def _latents(self, output: VAEOutput, step: int) -> list[int] | None:
         if self.term.pairs == "random" and step != AFTER_TRAINING:
-            return random_pair(output.posterior.mean.shape[1], step, torch.initial_seed())
+            return random_pair(output.posterior.mean.shape[1], step, self.seed)
         return most_active_pair(output.posterior) if self.term.pairs == "most_active" else None
 
     def overlap(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
