@@ -16,6 +16,7 @@ from vaex.build import build_model
 from vaex.errors import VaexError
 from vaex.networks import VAE, FeatureVAE
 from vaex.networks.feature_coders import FeatureGaussian
+from vaex.networks.feature_vae import statistics_of
 from vaex.networks.whitening import RIDGE, PositionWhitening, Whitening
 from vaex.objectives import ELBO
 
@@ -243,6 +244,32 @@ def test_only_what_is_trained_and_fitted_is_stored(images: Tensor) -> None:
         again.load_state_dict(stored)
         assert [again.ready] == [True]
         torch.testing.assert_close(again(images).likelihood.log_prob(images), model(images).likelihood.log_prob(images))
+
+
+def test_an_untrained_twin_keeps_the_statistics_of_the_data(images: Tensor) -> None:
+    for network in (VECTOR, GRID):
+        model, twin = fitted(network), build(network).eval()
+        with torch.no_grad():
+            for part in twin.encoder.parameters():
+                part.add_(1)
+        twin.load_state_dict(statistics_of(model), strict=False)
+        torch.testing.assert_close(twin.features(images), model.features(images))
+        assert not torch.equal(twin.encode(images).mean, model.encode(images).mean)
+    assert statistics_of(build_model({"name": "conv", "shape": [1, 32, 32]})) == {}
+
+
+def test_the_backbone_sees_an_image_once(images: Tensor) -> None:
+    model = fitted(VECTOR)
+    plain = model(images)
+    model.remember()
+    calls: list[int] = []
+    model.backbone.network.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    for batch in (images, images.flip(0), images[:1]):
+        with torch.inference_mode():
+            model(batch)
+    torch.testing.assert_close(model(images).posterior.mean, plain.posterior.mean)
+    torch.testing.assert_close(model(model.raw_features(images)).posterior.mean, plain.posterior.mean)
+    assert calls == [2]
 
 
 def test_grey_data(images: Tensor) -> None:

@@ -26,13 +26,16 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.commands.train import command_line, report
     from vaex.modules.feature_vae import module_class
+    from vaex.networks.feature_vae import statistics_of
 
     folder = Path(config.paths.run)
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
     module = module_class(model.config["network"])(**{**model.config, "seed": config.seed})
-    if not config.random_weights:
+    if config.random_weights:  # what was measured of the data, and not trained, stays
+        module.vae.load_state_dict(statistics_of(model), strict=False)
+    else:
         module.vae.load_state_dict(model.state_dict())
         module.vae.calibration = model.calibration
     run = assembly.assemble(config, module)

@@ -212,3 +212,10 @@ def feature_grid_vae(
     encoder, decoder = GridEncoder(channels, latents, hidden), grid_decoder(channels, latents, decoder_hidden)
     whitening, position = Whitening(channels, whiten), PositionWhitening(channels, grid, rank, shrink)
     return FeatureVAE(frozen, whitening, encoder, decoder, prior, shape, position)
+
+
+def statistics_of(model: VAE) -> dict[str, Tensor]:
+    """Return the part of a state dict that is fitted to images before training; of a VAE of pixels nothing is."""
+    if not isinstance(model, FeatureVAE):
+        return {}
+    return {name: part for name, part in model.state_dict().items() if name.startswith(("whitening.", "position."))}
