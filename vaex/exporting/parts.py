@@ -248,7 +248,8 @@ def graph_outputs(model: VAE, request: Request, plan: Plan | None, images: Tenso
     kl = model.prior.kl(posterior, posterior.mean)
     code = over_cells(posterior.mean, request.options.get("reduce", "sum"))
     raw = model.raw_features(pixels) if "raw" in score_named(request.score).reads else None  # type: ignore[operator]
-    evidence = Evidence(pixels, maps, statement.reconstruction, kl, code, model.calibration, *statement[1:], raw, model)
+    known = (model.calibration, *statement[1:], raw, model, posterior.mean if posterior.mean.dim() == 4 else None)
+    evidence = Evidence(pixels, maps, statement.reconstruction, kl, code, *known)
     return judged(request, *score_images(request.score, evidence))
 
 
