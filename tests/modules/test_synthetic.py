@@ -58,7 +58,8 @@ def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer
 def raw(model: VAEModule, images: Tensor) -> Tensor:
     """Return features of images, whitened over channels and kept in half precision."""
     assert isinstance(model, FeatureVAEModule)
-    return model.vae.whitening(model.vae.raw_features(images).half().float()).half().float()
+    features: Tensor = model.vae.whitening(model.vae.raw_features(images).half().float())
+    return features.half().float()
 
 
 def test_features_are_whitened_by_the_other_half_of_the_images(tmp_path: Path) -> None:

@@ -45,13 +45,14 @@ def test_the_attention_of_a_linear_code_is_its_length() -> None:
 def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
     """The derivative of the loss by a weight, against the difference of two losses."""
     features, mask = drawn(1, 3, 2, 2).requires_grad_(), torch.tensor([[[[1.0, 0.0], [0.0, 0.1]]]])
-    encoder = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.Conv2d(4, 4, 1)).double()
+    first = nn.Conv2d(3, 4, 1)
+    encoder = nn.Sequential(first, nn.Tanh(), nn.Conv2d(4, 4, 1)).double()
 
     def loss() -> Tensor:
         maps = attention_map(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None])
         return balanced_cross_entropy(4 * maps - 1, mask, 0.15)
 
-    weight = encoder[0].weight
+    weight = first.weight
     (found,) = torch.autograd.grad(loss(), [weight])
     for place in ((0, 0, 0, 0), (3, 2, 0, 0)):
         sides = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,8 @@ VALUES = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize(("name", "field"), [("synthetic_metric", "grid"), ("feature_norm", "features")])
 def test_the_map_is_the_root_mean_square(name: str, field: str) -> None:
-    given = Evidence(IMAGES, None, None, None)._replace(**{field: VALUES})
+    parts: dict[str, Any] = {field: VALUES}
+    given = Evidence(IMAGES, None, None, None)._replace(**parts)
     found = score_images({"name": name, "sigma": 0.0}, given)
     expected = np.linalg.norm(VALUES.numpy(), axis=1, keepdims=True) / np.sqrt(5)
     np.testing.assert_allclose(found.score_map, expected, rtol=1e-5)
