@@ -19,6 +19,7 @@ from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
 from vaex.objectives import ELBO, BetaVAE
 from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
+from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
 from vaex.objectives.warmup import Warmup
 from vaex.runs import find_checkpoint, write_atomic
@@ -37,7 +38,11 @@ MODELS: dict[str, Callable[..., VAE]] = {
 """Networks that are more than an encoder and a decoder; they get ``shape`` and ``prior`` besides their options."""
 
 PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"vae": ELBO, "beta_vae": BetaVAE}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "vae": ELBO,
+    "beta_vae": BetaVAE,
+    "synthetic_attention": SyntheticAttention,
+}
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
 
 

@@ -80,10 +80,10 @@ def evidence_of(
         )
         mean = said.mean.float()
         code = over_cells(mean, options.get("reduce", "sum")) if mean.dim() in (2, 4) else None
-        pixels = images.detach().clone().float()
+        pixels, grid = images.detach().clone().float(), mean if mean.dim() == 4 else None
         calibration = calibration_of(whole)
         return (
-            Evidence(pixels, found, reconstruction, kl, code, calibration, features, decoded, raw, whole),
+            Evidence(pixels, found, reconstruction, kl, code, calibration, features, decoded, raw, whole, grid),
             mean,
             logvar,
         )

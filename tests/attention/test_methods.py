@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,13 @@ def test_grad_cam_has_no_weights_before_a_normalisation_per_channel() -> None:
 def test_rectifiers() -> None:
     values = torch.tensor([-2.0, 0.0, 3.0])
     expected = {"relu": [0.0, 0.0, 3.0], "abs": [2.0, 0.0, 3.0], "none": [-2.0, 0.0, 3.0]}
-    assert {name: rectifier(values).tolist() for name, rectifier in RECTIFIERS.items()} == expected
+    found = {name: rectifier(values).tolist() for name, rectifier in RECTIFIERS.items()}
+    assert found.pop("root") == pytest.approx([-math.sqrt(2), 0.0, math.sqrt(3)])
+    assert found == expected
+    slope = torch.zeros(1, requires_grad=True)
+    RECTIFIERS["root"](slope).sum().backward()
+    assert slope.grad is not None
+    assert bool(slope.grad.isfinite())
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

@@ -15,8 +15,9 @@ from scipy import ndimage
 import vaex.data
 from vaex.commands import assembly
 from vaex.config import conf_dir, register_resolvers
-from vaex.data.defects import Defects, SurfaceSet, draw_surface
+from vaex.data.defects import Defects, draw_surface
 from vaex.data.flaws import FLAWS
+from vaex.data.module import BatchedDataset
 from vaex.data.surfaces import TEXTURES, Surface, light_surface, smooth_noise
 from vaex.errors import VaexError
 from vaex.types import Batch
@@ -32,7 +33,7 @@ def built(**settings: Any) -> Defects:
     return data
 
 
-def everything(split: SurfaceSet) -> Batch:
+def everything(split: BatchedDataset) -> Batch:
     return split.__getitems__(list(range(len(split))))
 
 
@@ -69,6 +70,14 @@ def test_validation_pairs_differ_exactly_in_the_mask() -> None:
     normal, pasted, masks = batch["image"][::2], batch["image"][1::2], batch["mask"][1::2]
     assert torch.equal((normal != pasted).any(1, keepdim=True).float(), masks)
     assert len({mask.numpy().tobytes() for mask in masks}) == 12
+
+
+def test_training_pairs_differ_exactly_in_the_mask() -> None:
+    batch = everything(built(pasted=1).train_set)
+    assert batch["label"].tolist() == [0, 1] * 6
+    assert torch.equal(batch["clean"][1::2], batch["image"][::2])
+    assert torch.equal((batch["image"] != batch["clean"]).any(1, keepdim=True).float(), batch["mask"])
+    assert batch["group"].tolist() == [0, 5] * 6
 
 
 def test_validation_without_synthetic_defects_is_normal() -> None:
@@ -186,8 +195,16 @@ def test_workers_and_batch_size_change_nothing() -> None:
 def test_the_checksum_follows_what_is_drawn() -> None:
     first = built().checksum
     assert first == Defects(**SMALL, batch_size=3).checksum
-    changes = ({"texture": "wood"}, {"size": 64}, {"seed": 1}, {"train": 7}, {"kinds": ["cut"]}, {"synthetic": False})
-    assert len({first, *(built(**change).checksum for change in changes)}) == 7
+    changes = (
+        {"texture": "wood"},
+        {"size": 64},
+        {"seed": 1},
+        {"train": 7},
+        {"kinds": ["cut"]},
+        {"synthetic": False},
+        {"pasted": 1},
+    )
+    assert len({first, *(built(**change).checksum for change in changes)}) == 8
 
 
 def test_kinds_can_be_chosen() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vaex.data import MVTec
 from vaex.data.mvtec import ARCHIVE, CATEGORIES, SHA256, URLS
+from vaex.data.normal import NormalImages
 from vaex.errors import VaexError
 
 Draw = Callable[..., Path]
@@ -50,6 +51,15 @@ def test_the_layout_becomes_three_splits(category: Path) -> None:
     (val,) = data.val_dataloader()
     assert val["label"].tolist() == [0, 1, 0, 1]
     assert val["mask"].flatten(1).any(1).tolist() == [False, True, False, True]
+
+
+def test_training_images_may_come_with_pasted_defects(category: Path) -> None:
+    data = ready(category, val_fraction=0.2, pasted=2, batch_size=24)
+    (batch,) = data.train_dataloader()
+    assert sorted(batch["label"].tolist()) == [0] * 8 + [1] * 16
+    assert torch.equal(batch["mask"].flatten(1).any(1).long(), batch["label"])
+    normal = torch.cat(list(NormalImages(data)))
+    assert torch.equal(normal, ready(category, val_fraction=0.2).train_set.__getitems__(list(range(8)))["image"])
 
 
 def test_grey_images_become_colour_unless_one_channel_is_asked_for(category: Path, draw: Draw) -> None:

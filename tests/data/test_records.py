@@ -11,7 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from vaex.data.loading import ResumableLoader
-from vaex.data.records import GOOD, SYNTHETIC, Gallery, PastedSet, Record, RecordSet, group_names, hold_out
+from vaex.data.records import (
+    GOOD,
+    SYNTHETIC,
+    Gallery,
+    PastedSet,
+    Record,
+    RecordSet,
+    check_pasted,
+    group_names,
+    hold_out,
+    with_pasted,
+)
+from vaex.errors import VaexError
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
@@ -123,6 +135,40 @@ def test_a_copy_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(alone[key][0], whole[key][3])
     other = PastedSet(RecordSet(GALLERY, [0, 2, 5]), seed=4).__getitems__([3])
     assert not torch.equal(other["image"], alone["image"])
+
+
+def test_copies_for_training_come_with_the_clean_image() -> None:
+    source = RecordSet(GALLERY, [0, 2, 5])
+    dataset = with_pasted(source, 2, seed=3)
+    assert len(dataset) == 9
+    batch = dataset.__getitems__([0, 1, 2, 8, 5, 3])
+    assert batch["label"].tolist() == [0, 1, 1, 1, 1, 0]
+    assert batch["index"].tolist() == [0, 1, 2, 8, 5, 3]
+    assert batch["clean_index"].tolist() == [0, 0, 0, 6, 3, 3]
+    plain = source.__getitems__([0, 0, 0, 2, 1, 1])["image"]
+    assert torch.equal(batch["clean"], plain)
+    assert torch.equal((batch["image"] != plain).any(1, keepdim=True).float(), batch["mask"])
+    assert not torch.equal(batch["image"][1], batch["image"][2])  # two copies, two defects
+    validation = PastedSet(source, seed=3, copies=2).__getitems__([1])
+    assert not torch.equal(validation["mask"][0], batch["mask"][1])  # not those that validation has
+    assert with_pasted(source, 0, seed=3) is source
+    with pytest.raises(VaexError, match="some of these are labelled anomalous"):
+        with_pasted(RecordSet(GALLERY, [0, 1]), 2, seed=3)
+    for wrong in (-1, 1.0, True):
+        with pytest.raises(VaexError, match="pasted must be a whole number of copies"):
+            check_pasted(wrong)  # type: ignore[arg-type]
+
+
+def test_copies_of_augmented_images_change_with_the_epoch() -> None:
+    dataset = with_pasted(RecordSet(GALLERY, [0, 2, 5], Tagged(), seed=9), 1, seed=3)
+    assert dataset.counts_epochs
+    assert not with_pasted(RecordSet(GALLERY, [0]), 1, seed=3).counts_epochs
+    first, second = dataset.__getitems__([3 + 6, 2 + 6]), dataset.__getitems__([3 + 12, 2 + 12])
+    assert first["index"].tolist() == second["index"].tolist() == [3, 2]
+    for batch, epoch in ((first, 1), (second, 2)):
+        assert (batch["clean"][:, 0, 0, :3] * 255).round().int().tolist() == [[9, epoch, 1]] * 2
+        assert torch.equal(batch["image"][1], batch["clean"][1])
+    assert not torch.equal(first["mask"][0], second["mask"][0])
 
 
 @pytest.mark.parametrize(("count", "fraction", "held"), [(10, 0.1, 1), (10, 0.25, 2), (2, 0.01, 1), (3, 0.99, 2)])

@@ -94,10 +94,20 @@ METHODS: dict[str, LayerMethod] = {
 }
 """Methods of the layer by name."""
 
+ROOT_EPS = 1e-8
+"""Keeps the slope of `signed_root` finite at 0."""
+
+
+def signed_root(maps: Tensor) -> Tensor:
+    """Return sign(m) sqrt|m|, which makes a squared distance a distance, with a finite slope at 0."""
+    return maps * (maps.abs() + ROOT_EPS).rsqrt()
+
+
 RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,  # the paper
     "abs": torch.abs,  # the official code
     "none": lambda maps: maps,  # signed
+    "root": signed_root,
 }
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vaex.data.anomalies import paste_defects
 from vaex.data.flaws import FLAWS, add_flaw
 from vaex.data.module import ImageDataModule
+from vaex.data.records import GOOD, SYNTHETIC, PastedSet, check_pasted, with_pasted
 from vaex.data.surfaces import TEXTURES, light_surface, smooth_noise
 from vaex.errors import VaexError, unknown
 from vaex.types import Batch
@@ -21,8 +21,7 @@ from vaex.types import Batch
 SIZES = (32, 1024)
 """Smallest and largest image side in pixels."""
 
-GOOD, SYNTHETIC = "good", "synthetic"
-_VERSION = 1  # of the drawing; part of the checksum
+_VERSION = 2  # of the drawing; part of the checksum
 _SPLITS = ("train", "val", "test")
 _SMOOTH = 96  # smallest side in pixels that is drawn as it is
 _VISIBLE = 0.06  # least mean change of a flaw's pixels, in their channel that changes most
@@ -91,16 +90,15 @@ class SurfaceSet:
         split: str,
         kinds: Sequence[str],
         group_names: tuple[str, ...],
-        pasted: bool = False,
     ) -> None:
         self.texture, self.size, self.channels, self.seed, self.split = texture, size, channels, seed, split
         self.kinds = tuple(kinds)
         """Kind of flaw of each picture, or good."""
-        self.group_names, self.pasted = group_names, pasted
+        self.group_names = group_names
         self._drawn: dict[int, Picture] = {}
 
     def __len__(self) -> int:
-        return len(self.kinds) * (2 if self.pasted else 1)
+        return len(self.kinds)
 
     def picture(self, position: int) -> Picture:
         """Draw the picture at a position, without pasted defect."""
@@ -112,19 +110,11 @@ class SurfaceSet:
     def __getitems__(self, indices: list[int]) -> Batch:
         """Gather image (B, C, H, W), mask (B, 1, H, W), label, group and index (B,)."""
         index = torch.as_tensor(indices, dtype=torch.long)
-        positions = index // 2 if self.pasted else index
-        pictures = [self.picture(position) for position in positions.tolist()]
+        pictures = [self.picture(position) for position in indices]
         image = torch.from_numpy(np.stack([picture.image for picture in pictures])).float().div_(255)
         mask = torch.from_numpy(np.stack([picture.mask for picture in pictures])[:, None]).float()
-        kinds = [self.group_names.index(self.kinds[position]) for position in positions.tolist()]
+        kinds = [self.group_names.index(self.kinds[position]) for position in indices]
         group = torch.tensor(kinds, dtype=torch.long)
-        copies = index % 2 == 1 if self.pasted else torch.zeros(len(index), dtype=torch.bool)
-        if copies.any():
-            seeds = [
-                int(np.random.SeedSequence((self.seed, 7, i)).generate_state(1)[0]) for i in index[copies].tolist()
-            ]
-            image[copies], mask[copies], _ = paste_defects(image[copies], seeds)
-            group[copies] = self.group_names.index(SYNTHETIC)
         return Batch(image=image, mask=mask, label=(group > 0).long(), group=group, index=index)
 
 
@@ -149,6 +139,7 @@ class Defects(ImageDataModule):
         train: normal images to train on.
         val: normal images held out for validation.
         synthetic: give validation a copy of each image with a pasted defect, label 1 and mask.
+        pasted: the same for training, so many copies of each image, for objectives that learn from defects.
         test_good: normal images of the test.
         test_defects: test images of each kind of flaw.
         kinds: kinds of flaws in the test, of `vaex.data.flaws.FLAWS`; None: all.
@@ -157,8 +148,8 @@ class Defects(ImageDataModule):
         VaexError: when a setting is unknown or out of range.
     """
 
-    train_set: SurfaceSet
-    val_set: SurfaceSet
+    train_set: SurfaceSet | PastedSet
+    val_set: SurfaceSet | PastedSet
     test_set: SurfaceSet
 
     def __init__(
@@ -169,6 +160,7 @@ class Defects(ImageDataModule):
         train: int = 200,
         val: int = 40,
         synthetic: bool = True,
+        pasted: int = 0,
         test_good: int = 40,
         test_defects: int = 20,
         kinds: Sequence[str] | None = None,
@@ -195,7 +187,8 @@ class Defects(ImageDataModule):
             if kind not in FLAWS:
                 raise unknown("kind of flaw in data.kinds", kind, FLAWS)
         super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
-        self.texture, self.synthetic = texture, synthetic
+        check_pasted(pasted)
+        self.texture, self.synthetic, self.pasted = texture, synthetic, pasted
         self.kinds = tuple(sorted(FLAWS if kinds is None else set(kinds)))
         self.group_names = (GOOD, *self.kinds, SYNTHETIC)
         """Names that ``group`` of a batch counts."""
@@ -205,7 +198,7 @@ class Defects(ImageDataModule):
     @property
     def checksum(self) -> str:
         """SHA-256 of the settings that determine the images and the splits."""
-        settings = [_VERSION, self.texture, self.shape, self.seed, self.synthetic, self._pictures]
+        settings = [_VERSION, self.texture, self.shape, self.seed, self.synthetic, self.pasted, self._pictures]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def prepare_data(self) -> None:
@@ -215,10 +208,11 @@ class Defects(ImageDataModule):
         """Make the three splits, which draw their pictures when asked."""
         if hasattr(self, "train_set"):
             return  # keep what is drawn
-        self.train_set, self.val_set, self.test_set = (self._split(split) for split in _SPLITS)
+        train, val, self.test_set = (self._split(split) for split in _SPLITS)
+        self.train_set = with_pasted(train, self.pasted, self.seed)
+        self.val_set = PastedSet(val, self.seed) if self.synthetic else val
 
     def _split(self, split: str) -> SurfaceSet:
         channels, size, _ = self.shape
-        pasted = self.synthetic and split == "val"
         kinds = self._pictures[split]
-        return SurfaceSet(self.texture, size, channels, self.seed, split, kinds, self.group_names, pasted)
+        return SurfaceSet(self.texture, size, channels, self.seed, split, kinds, self.group_names)

@@ -20,7 +20,8 @@ class NormalImages:
 
     ``split`` is train or val. Normal are images labelled 0, or all where there are no labels. All come in the order of
     the data set; of more than ``most`` images a sample is taken that is always the same. Nothing is drawn from the
-    random stream, and the pass can be repeated. The length counts batches, at most.
+    random stream, and the pass can be repeated. The length counts batches, at most. Where copies have pasted defects
+    ``whole`` is the data set with them, ``dataset`` that without.
 
     Raises:
         VaexError: when the data module has no training images, or its batches hold none.
@@ -34,7 +35,8 @@ class NormalImages:
             dataset = getattr(getattr(data, f"{split}_dataloader")(), "dataset", None)
         if dataset is None:
             raise VaexError(f"{type(data).__name__} has no {split} images to calibrate with; give it a {split}_set.")
-        self.name, self.dataset, self.most, self.batch_size = type(data).__name__, dataset, most, batch_size
+        self.whole, self.dataset = dataset, getattr(dataset, "source", dataset)
+        self.name, self.most, self.batch_size = type(data).__name__, most, batch_size
         self.workers = getattr(data, "num_workers", 0)
 
     def __len__(self) -> int:

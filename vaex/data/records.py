@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaex.errors import VaexError
 from vaex.types import Batch
 
 GOOD = "good"
@@ -20,7 +21,10 @@ ANOMALOUS = "anomalous"
 """Group of anomalous images whose kind is not known."""
 
 SYNTHETIC = "synthetic"
-"""Group of the validation images with a pasted defect."""
+"""Group of the images with a pasted defect."""
+
+TRAINING = 0x7EA1
+"""Sets the seeds of defects in training images apart from those in validation."""
 
 SPLITS = ("train", "val", "test")
 
@@ -71,6 +75,7 @@ class RecordSet:
         seed: int = 0,
     ) -> None:
         self.gallery, self.augment, self.always, self.seed = gallery, augment, always, seed
+        self.group_names = gallery.group_names
         self.rows = np.asarray(rows, dtype=np.int64)
         self.records = tuple(gallery.records[row] for row in self.rows.tolist())
         has = np.array([record.mask is not None for record in gallery.records], dtype=bool)
@@ -117,30 +122,49 @@ class RecordSet:
         return masks
 
 
-class PastedSet:
-    """Every normal image of ``source`` twice in a row: as it is, and with a defect pasted by its position and ``seed``.
+class PastedSource(Protocol):
+    """Normal images with masks, to paste defects into."""
 
-    The copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same image always gets the same
-    defect, in every process and batch.
+    group_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: list[int]) -> Batch: ...
+
+
+class PastedSet:
+    """Every normal image of ``source`` followed by ``copies`` with a defect pasted by their position and ``seed``.
+
+    A copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same copy always gets the same
+    defect, in every process and batch, unless the source counts epochs: then each epoch pastes others. Besides what
+    the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, and ``clean_index`` (B,).
     """
 
-    def __init__(self, source: RecordSet, seed: int = 0) -> None:
-        self.source, self.seed = source, seed
-        self.records = tuple(record for record in source.records for _ in range(2))
-        self.group = source.gallery.group_names.index(SYNTHETIC)
+    def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1) -> None:
+        self.source, self.seed, self.every = source, seed, copies + 1
+        self.records = tuple(record for record in getattr(source, "records", ()) for _ in range(self.every))
+        self.group = source.group_names.index(SYNTHETIC)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the training sampler shall tell the epoch in the index."""
+        return bool(getattr(self.source, "counts_epochs", False))
 
     def __len__(self) -> int:
-        return 2 * len(self.source)
+        return self.every * len(self.source)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         from vaex.data.anomalies import paste_defects
 
-        batch = self.source.__getitems__([index // 2 for index in indices])
-        batch["index"] = torch.as_tensor(indices, dtype=torch.long)
-        pasted = batch["index"] % 2 == 1
+        # An index is that of the source times `every`, also where it counts epochs
+        batch = self.source.__getitems__([index // self.every for index in indices])
+        given = torch.as_tensor(indices, dtype=torch.long)
+        batch["clean"], batch["index"] = batch["image"], given % max(len(self), 1)
+        batch["clean_index"] = batch["index"] - given % self.every
+        pasted = given % self.every > 0
         if pasted.any():
-            seeds = [_mixed(self.seed, index) for index in batch["index"][pasted].tolist()]
-            result = paste_defects(batch["image"][pasted], seeds)
+            batch["image"] = batch["image"].clone()
+            result = paste_defects(batch["image"][pasted], [_mixed(self.seed, i) for i in given[pasted].tolist()])
             _put(batch["image"], pasted, result.images)
             _put(batch["mask"], pasted, result.masks)
             batch["label"][pasted] = 1
@@ -148,8 +172,33 @@ class PastedSet:
         return batch
 
 
-def _mixed(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+def _mixed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def check_pasted(copies: int) -> None:
+    """Check ``data.pasted``.
+
+    Raises:
+        VaexError: when it is no whole number of at least 0.
+    """
+    if type(copies) is not int or copies < 0:
+        raise VaexError(f"data.pasted must be a whole number of copies, 0 or more, got {copies!r}.")
+
+
+def with_pasted(source: Any, copies: int, seed: int) -> Any:
+    """Return training images of ``source`` with ``copies`` of each that show a defect; 0: the source itself.
+
+    The defects are others than those of validation images at the same positions.
+
+    Raises:
+        VaexError: when some of the source show defects of their own.
+    """
+    if copies and bool(getattr(source, "labels", torch.zeros(1)).any()):
+        raise VaexError(
+            "data.pasted is for normal training images, and some of these are labelled anomalous; set it to 0."
+        )
+    return PastedSet(source, _mixed(seed, TRAINING), copies) if copies else source
 
 
 def _put(target: Tensor, where: Tensor, values: Tensor) -> None:

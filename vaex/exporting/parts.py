@@ -244,12 +244,12 @@ def graph_outputs(model: VAE, request: Request, plan: Plan | None, images: Tenso
     if posterior is None or hasattr(model, "raw_features"):
         output = model(pixels)
         posterior = output.posterior
-    statement = Statement(model.decode(posterior.mean).mean, None, None) if output is None else stated(output)
-    kl = model.prior.kl(posterior, posterior.mean)
-    code = over_cells(posterior.mean, request.options.get("reduce", "sum"))
+    mean = posterior.mean
+    statement = Statement(model.decode(mean).mean, None, None) if output is None else stated(output)
+    kl, code = model.prior.kl(posterior, mean), over_cells(mean, request.options.get("reduce", "sum"))
     raw = model.raw_features(pixels) if "raw" in score_named(request.score).reads else None  # type: ignore[operator]
-    evidence = Evidence(pixels, maps, statement.reconstruction, kl, code, model.calibration, *statement[1:], raw, model)
-    return judged(request, *score_images(request.score, evidence))
+    known = (kl, code, model.calibration, *statement[1:], raw, model, mean if mean.dim() == 4 else None)
+    return judged(request, *score_images(request.score, Evidence(pixels, maps, statement.reconstruction, *known)))
 
 
 def _without_maps(model: VAE, request: Request, pixels: Tensor) -> tuple[Tensor, ...]:

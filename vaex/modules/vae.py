@@ -88,7 +88,7 @@ class VAEModule(pl.LightningModule):
         if self.hparams["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
         if not keep:
-            return self.objective(images, self.vae(images, sample=True), step)
+            return self.objective(images, self.vae(images, sample=True), step, self.looked_at(batch))
         training = torch.is_grad_enabled()
         with ExitStack() as stack:  # a term of activations differentiates twice, in evaluation once
             stack.enter_context(eager())
@@ -96,10 +96,33 @@ class VAEModule(pl.LightningModule):
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.enable_grad())
                 images = images.clone()  # inference tensors take part in no graph
-            terms = self.objective(images, self.vae(images, keep=keep, sample=True), step)
+                if self.objective.needs:
+                    parts: Any = {name: part.clone() for name, part in batch.items() if isinstance(part, Tensor)}
+                    batch = parts
+            terms = self.objective(images, self.vae(images, keep=keep, sample=True), step, self.looked_at(batch))
         if training:
             return terms
         return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()})
+
+    def looked_at(self, batch: Batch) -> Batch:
+        """Return what the objective sees of a batch; ``clean`` is what its likelihood is of."""
+        return batch
+
+    def on_fit_start(self) -> None:
+        """Check that the objective is one for the training images.
+
+        Raises:
+            VaexError: for pasted defects that it would take for normal, or for none where it learns from them.
+        """
+        pasted = getattr(getattr(self.trainer, "datamodule", None), "pasted", None)
+        name = self.hparams["objective"].get("name")
+        if pasted and "mask" not in self.objective.needs:
+            raise VaexError(
+                f"data.pasted={pasted} puts defects into the training images, which objective={name} would learn as "
+                "normal; set data.pasted=0, or use objective=synthetic_attention."
+            )
+        if pasted == 0 and "mask" in self.objective.needs:
+            raise VaexError(f"objective={name} learns from images with defects; set data.pasted=2.")
 
     def _log(self, stage: str, terms: Terms, count: int) -> None:
         values = {f"{stage}/loss": terms.total, **{f"{stage}/{name}": value for name, value in terms.parts.items()}}
@@ -135,9 +158,9 @@ class VAEModule(pl.LightningModule):
         """Log the terms of one validation batch with a sampled z, an estimate of the ELBO.
 
         Weights that warm up count in full, so that losses of different steps compare. Images labelled anomalous are
-        left out: what is trained on normal images is judged by normal ones.
+        left out unless the objective learns from them: what is trained on normal images is judged by normal ones.
         """
-        normal = normal_part(batch)
+        normal = batch if "mask" in self.objective.needs else normal_part(batch)
         if normal is None:
             return
         batch = normal
@@ -148,7 +171,9 @@ class VAEModule(pl.LightningModule):
         self._log("val", terms, len(batch["image"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the terms of one test batch with a sampled z."""
+        """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
+        if any(key not in batch for key in self.objective.needs):
+            return
         self._seed("test", batch_idx)
         self._log("test", self._terms(batch), len(batch["image"]))
 

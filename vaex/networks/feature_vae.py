@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaex.attention.layers import capture
 from vaex.errors import VaexError
@@ -33,7 +33,7 @@ class FeatureVAE(VAE):
 
     ``features`` are frozen, whitened over the channels and, where ``position`` is given, at each position; both are
     fitted to normal images (`fit_whitening`, `fit_position`) before training. The decoder starts at the mean of the
-    normal features where it has a ``bias``.
+    normal features where it has a ``bias``. The layer ``input`` is what is encoded.
 
     Source: the VAE of features is FAVAE's (Dehaene & Eline, 2020) without its several scales.
     Differs: the features are whitened.
@@ -55,6 +55,7 @@ class FeatureVAE(VAE):
         self.backbone = backbone
         self.whitening = whitening
         self.position = position
+        self.input = nn.Identity()  # what is encoded, as a layer that maps are read from
 
     @property
     def ready(self) -> bool:
@@ -101,7 +102,7 @@ class FeatureVAE(VAE):
         Raises:
             VaexError: as `raw_features`.
         """
-        posterior: Posterior = self.encoder(self.features(images))
+        posterior: Posterior = self.encoder(self.input(self.features(images)))
         return posterior
 
     def decode(self, z: Tensor) -> FeatureGaussian:  # type: ignore[override] # of features instead of pixels
@@ -123,7 +124,7 @@ class FeatureVAE(VAE):
         """
         with capture(self, keep) as activations:
             target = self.features(images) if features is None else features
-            posterior: Posterior = self.encoder(target)
+            posterior: Posterior = self.encoder(self.input(target))
             z = posterior.sample() if (self.training if sample is None else sample) else posterior.mean
             likelihood = self.decode(z)._replace(target=target)
         return VAEOutput(posterior, z, likelihood, self.prior.kl(posterior, z), activations)

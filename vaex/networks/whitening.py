@@ -135,8 +135,7 @@ class PositionWhitening(nn.Module):
             values = flat[:, :, part].permute(2, 0, 1).to(mean)  # (P, N, K)
             centre = values.mean(1)
             values = values - centre[:, None]
-            spread, vectors = torch.linalg.eigh(values.transpose(1, 2) @ values / (len(flat) - 1))  # rising
-            spread = spread.clamp(min=0)
+            spread, vectors = _directions(values)
             kept, left = spread[:, -self.rank :], spread[:, : -self.rank]
             rest = left.mean(1) if left.shape[1] else torch.zeros_like(spread[:, 0])
             mean.flatten(1)[:, part] = centre.T
@@ -144,3 +143,18 @@ class PositionWhitening(nn.Module):
             self.get_buffer("cut")[part] = 1 - ((rest + self.shrink)[:, None] / (kept + self.shrink)).sqrt()
             self.get_buffer("scale")[part] = (rest + self.shrink).rsqrt()
         self.get_buffer("fitted").fill_(True)
+
+
+def _directions(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return variances (P, K), rising, and their directions (P, K, K) of centred ``values`` (P, N, K)."""
+    count, channels = values.shape[1:]
+    if count >= channels:
+        spread, vectors = torch.linalg.eigh(values.transpose(1, 2) @ values / (count - 1))
+        return spread.clamp(min=0), vectors
+    # Of fewer images than channels: from the products of the images, many times faster; other variances are 0
+    spread, mixing = torch.linalg.eigh(values @ values.transpose(1, 2) / (count - 1))  # (P, N)
+    spread = spread.clamp(min=0)
+    length = (spread * (count - 1)).clamp(min=1e-12).sqrt()
+    vectors = values.transpose(1, 2) @ mixing / length[:, None]  # (P, K, N)
+    missing = channels - count
+    return torch.nn.functional.pad(spread, (missing, 0)), torch.nn.functional.pad(vectors, (missing, 0))

@@ -22,7 +22,7 @@ from vaex.metrics.overlap import positive_part, safe_ratio
 from vaex.networks.vae import VAE
 from vaex.objectives.terms import AFTER_TRAINING, Objective, Terms
 from vaex.objectives.warmup import Warmup
-from vaex.types import Posterior, VAEOutput
+from vaex.types import Batch, Posterior, VAEOutput
 
 PAIRS = ("all", "random", "neighbours", "most_active")
 """Which latents are compared: every pair, one pair drawn per step, (0, 1) (1, 2) ..., or the two of largest KL."""
@@ -170,6 +170,7 @@ class AttentionDisentanglement:
         self.layer = layer
         self.seed = seed
         self.keep: tuple[str, ...] = tuple(dict.fromkeys((*inner.keep, layer)))
+        self.needs: tuple[str, ...] = inner.needs
 
     def _latents(self, output: VAEOutput, step: int) -> list[int] | None:
         if self.term.pairs == "random" and step != AFTER_TRAINING:
@@ -196,9 +197,9 @@ class AttentionDisentanglement:
         every = latents is None and self.term.pairs != "neighbours"
         return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled)
 
-    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
+    def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``."""
-        terms = self.inner(images, output, step)
+        terms = self.inner(images, output, step, batch)
         overlap = self.overlap(images, output, step)
         weight = self.term.weight * self.term.factor(step)
         parts = {

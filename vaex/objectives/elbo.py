@@ -11,7 +11,7 @@ from torch import Tensor
 from vaex.errors import VaexError
 from vaex.objectives.terms import Terms
 from vaex.objectives.warmup import Warmup
-from vaex.types import VAEOutput
+from vaex.types import Batch, VAEOutput
 
 
 def free_bits_kl(kl: Tensor, free_bits: float) -> Tensor:
@@ -50,6 +50,7 @@ class ELBO:
     """
 
     keep: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def __init__(self, warmup: Mapping[str, Any] | None = None, free_bits: float = 0.0, beta: float = 1.0) -> None:
         if free_bits < 0 or beta < 0:
@@ -58,6 +59,6 @@ class ELBO:
         self.free_bits = free_bits
         self.beta = beta
 
-    def __call__(self, images: Tensor, output: VAEOutput, step: int) -> Terms:
+    def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``."""
         return elbo_terms(images, output, self.beta * self.warmup(step), self.free_bits)

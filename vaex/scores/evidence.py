@@ -23,6 +23,7 @@ class Evidence(NamedTuple):
     decoded: Tensor | None = None  # (B, K, h, w) their expectation given z = mean
     raw: Tensor | None = None  # (B, K, h, w) the features before the model whitened them
     model: Any = None  # for scores that run it again
+    grid: Tensor | None = None  # (B, D, h, w) posterior means of a latent grid
 
 
 class Scored(NamedTuple):

@@ -11,6 +11,7 @@ from vaex.scores.controls import MeanMap
 from vaex.scores.evidence import Evidence, Scored
 from vaex.scores.feature import FeatureDistance, FeatureError, FeatureResidual, PaDiM
 from vaex.scores.image import KL, Attention, Deviation, Mahalanobis, Reconstruction
+from vaex.scores.norms import FeatureNorm, SyntheticMetric
 from vaex.scores.patchcore import PatchCore
 from vaex.scores.projection import Projection
 from vaex.scores.score import Score
@@ -20,6 +21,7 @@ SCORES: dict[str, type[Score]] = {
     for score in (
         *(Attention, Reconstruction, KL, Deviation, Mahalanobis, Projection),
         *(FeatureError, FeatureDistance, FeatureResidual, PaDiM, PatchCore),
+        *(FeatureNorm, SyntheticMetric),
         MeanMap,
     )
 }

@@ -1,0 +1,184 @@
+"""Maps trained on pasted defects: closed forms of linear encoders, cross-entropy by hand, gradients by differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaex.build import build_model, build_objective
+from vaex.errors import VaexError
+from vaex.networks import FeatureVAE
+from vaex.objectives.synthetic import SyntheticAttention, attention_map, balanced_cross_entropy, direct_map
+from vaex.types import Batch
+
+GRID: dict[str, Any] = {
+    "name": "feature_grid",
+    "shape": [1, 32, 32],
+    "blocks": [0],
+    "size": 32,
+    "grid": 8,
+    "latents": 16,
+    "hidden": 5,
+    "decoder_hidden": 6,
+    "rank": 4,
+}
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_attention_of_a_linear_code_is_its_length() -> None:
+    """d(.5 |We|^2)/de * e summed over channels is (We)^T (We)."""
+    features, encoder = drawn(2, 6, 3, 4).requires_grad_(), nn.Conv2d(6, 5, 1, bias=False).double()
+    code = encoder(features)
+    found = attention_map(features, 0.5 * code.square().sum((1, 2, 3))[:, None])
+    lengths = torch.einsum("dk,bkhw->bdhw", encoder.weight[:, :, 0, 0], features).norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, lengths / math.sqrt(6), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(direct_map(code) * math.sqrt(5), lengths, rtol=1e-5, atol=1e-6)
+
+
+def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
+    """The derivative of the loss by a weight, against the difference of two losses."""
+    features, mask = drawn(1, 3, 2, 2).requires_grad_(), torch.tensor([[[[1.0, 0.0], [0.0, 0.1]]]])
+    first = nn.Conv2d(3, 4, 1)
+    encoder = nn.Sequential(first, nn.Tanh(), nn.Conv2d(4, 4, 1)).double()
+
+    def loss() -> Tensor:
+        maps = attention_map(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None])
+        return balanced_cross_entropy(4 * maps - 1, mask, 0.15)
+
+    weight = first.weight
+    (found,) = torch.autograd.grad(loss(), [weight])
+    for place in ((0, 0, 0, 0), (3, 2, 0, 0)):
+        sides = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                weight[place] += step
+            sides.append(float(loss().detach()))
+            with torch.no_grad():
+                weight[place] -= step
+        assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4)
+
+
+def test_the_cross_entropy_gives_both_kinds_of_cells_half_the_weight() -> None:
+    logits = torch.tensor([[[[2.0, -1.0, 0.5, 3.0]]]])
+    share = torch.tensor([[[[0.15, 0.0, 0.0, 0.14]]]])
+    normal = (math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(0.5))) / 2
+    expected = 0.5 * math.log(1 + math.exp(-2.0)) + 0.5 * normal
+    assert float(balanced_cross_entropy(logits, share, 0.15)) == pytest.approx(expected, rel=1e-6)
+    alone = balanced_cross_entropy(logits, torch.zeros_like(share), 0.15)
+    assert float(alone) == pytest.approx(0.5 * float(torch.nn.functional.softplus(logits).mean()), rel=1e-6)
+
+
+# On a feature VAE
+
+
+def model() -> FeatureVAE:
+    torch.manual_seed(0)
+    built = build_model(GRID)
+    assert isinstance(built, FeatureVAE)
+    with torch.no_grad():  # not where training starts: there the hidden channels count for nothing
+        built.encoder.get_submodule("mean").weight.add_(0.1 * torch.randn(16, 21, 1, 1))  # type: ignore[operator]
+        built.encoder.get_submodule("logvar").weight.add_(0.1 * torch.randn(16, 16, 1, 1))  # type: ignore[operator]
+    return built
+
+
+def batch() -> Batch:
+    images = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(3, 1, 32, 32)
+    masks[1, 0, 4:9, 8:20] = 1
+    return {"image": images, "mask": masks, "label": torch.tensor([0, 1, 0])}
+
+
+def run(vae: FeatureVAE, given: Batch, **options: Any) -> Any:
+    objective = build_objective({"name": "synthetic_attention", **options})
+    output = vae(given["image"], keep=objective.keep, sample=False)
+    return objective, output, objective(given["image"], output, 0, given)
+
+
+def test_the_map_that_is_trained_is_the_one_that_explains() -> None:
+    from vaex.attention import latent_attention
+
+    vae, given = model(), batch()
+    objective, output, _ = run(vae, given)
+    shown = latent_attention(
+        vae, given["image"], "input", method="hires_cam", target="total_kl", rectify="root", size="layer"
+    )
+    torch.testing.assert_close(objective.maps(output).detach() * 4, shown, rtol=1e-4, atol=1e-4)  # 4 = sqrt(16)
+
+
+@pytest.mark.parametrize("kind", ["attention", "direct"])
+def test_the_terms_add_up(kind: str) -> None:
+    vae, given = model(), batch()
+    features = vae.features(given["image"])
+    given["clean"] = features[[0, 2, 2]]  # of another image, to be told from the features that are encoded
+    objective, output, terms = run(vae, given, map=kind, elbo=0.5, beta=0.3)
+    share = given["mask"].reshape(3, 1, 8, 4, 8, 4).mean((3, 5))
+    logits = 4 * objective.maps(output) - 4
+    defect = balanced_cross_entropy(logits, share, 0.15)
+    reconstruction = -output.likelihood.log_prob(given["clean"]).mean()
+    kl = output.kl.flatten(1).sum(1).mean()
+    torch.testing.assert_close(terms.parts, {"defect": defect, "reconstruction": reconstruction, "kl": kl})
+    torch.testing.assert_close(terms.total, defect + 0.5 * (reconstruction + 0.3 * kl) / (16 * 8 * 8))
+
+
+def test_without_clean_images_the_normal_ones_are_reconstructed() -> None:
+    vae, given = model(), batch()
+    _, output, terms = run(vae, given)
+    errors = -output.likelihood.log_prob(vae.features(given["image"]))
+    torch.testing.assert_close(terms.parts["reconstruction"], errors[[0, 2]].mean())
+    given["mask"][:] = 1
+    assert run(vae, given)[2].parts["reconstruction"].item() == 0
+
+
+@pytest.mark.parametrize("kind", ["attention", "direct"])
+def test_the_loss_reaches_the_encoder_alone_where_the_elbo_is_off(kind: str) -> None:
+    vae, given = model(), batch()
+    run(vae, given, map=kind, elbo=0.0)[2].total.backward()
+    for name in ("encoder.conv1.weight", "encoder.mean.weight"):
+        assert vae.get_parameter(name).grad.abs().sum() > 0, name  # type: ignore[union-attr]
+    still = vae.get_parameter("decoder.deconv1.weight").grad
+    assert still is None or not still.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"map": "directly"}, "objective.map 'directly': did you mean 'direct'"),
+        ({"target": "kl"}, "one value for an image, such as total_kl, got 'kl'"),
+        ({"target": "total_lk"}, "did you mean 'total_kl'"),
+        ({"elbo": -1.0}, "elbo and beta must be 0 or more"),
+        ({"least": 0.0}, r"least in \(0, 1\]"),
+        ({"scale": 0.0}, "scale positive"),
+    ],
+)
+def test_bad_options_are_told(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(VaexError, match=message):
+        build_objective({"name": "synthetic_attention", **options})
+
+
+def test_what_it_cannot_learn_from_is_told() -> None:
+    vae, given = model(), batch()
+    output = vae(given["image"], keep=("input",))
+    with pytest.raises(VaexError, match="learns from masks, which this data has not"):
+        SyntheticAttention()(given["image"], output, 0, {"image": given["image"]})
+    vector = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "depth": 2})
+    with pytest.raises(VaexError, match="map=direct reads a latent grid"):
+        SyntheticAttention(map="direct")(given["image"], vector(given["image"]), 0, given)
+
+
+def test_a_vae_of_pixels_learns_at_any_layer() -> None:
+    vae = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "depth": 2})
+    given = batch()
+    objective = SyntheticAttention(layer="conv2")
+    output = vae(given["image"], keep=objective.keep)
+    given["clean"] = given["image"].flip(0)
+    terms = objective(given["image"], output, 0, given)
+    torch.testing.assert_close(terms.parts["reconstruction"], -output.likelihood.log_prob(given["clean"]).mean())
+    terms.parts["defect"].backward()
+    assert vae.encoder.get_submodule("conv1").weight.grad.abs().sum() > 0  # type: ignore[operator, union-attr]
