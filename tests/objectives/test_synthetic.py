@@ -117,7 +117,7 @@ def test_the_terms_add_up(kind: str) -> None:
     vae, given = model(), batch()
     features = vae.features(given["image"])
     given["clean"] = features[[0, 2, 2]]  # of another image, to be told from the features that are encoded
-    objective, output, terms = run(vae, given, map=kind, elbo=0.5, beta=0.3)
+    objective, output, terms = run(vae, given, map=kind, elbo=0.5, beta=0.3, offset=-4.0)
     share = given["mask"].reshape(3, 1, 8, 4, 8, 4).mean((3, 5))
     logits = 4 * objective.maps(output) - 4
     defect = balanced_cross_entropy(logits, share, 0.15)

@@ -58,6 +58,8 @@ class SyntheticAttention:
     cell. The reconstruction is that of the image without its defect (``clean`` of the batch); where a batch has none,
     of its normal images alone.
 
+    With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout.
+
     Its parts are ``defect``, the cross-entropy, and ``reconstruction`` and ``kl`` in nats per image.
 
     Source: the attention is Liu et al.'s (CVPR 2020); training on pasted defects is CutPaste's (Li et al., CVPR 2021).
@@ -77,7 +79,7 @@ class SyntheticAttention:
         elbo: float = 1.0,
         beta: float = 0.1,
         scale: float = 4.0,
-        offset: float = -4.0,
+        offset: float = 0.0,
         least: float = 0.15,
     ) -> None:
         if map not in MAPS:
