@@ -58,7 +58,8 @@ class SyntheticAttention:
     cell. The reconstruction is that of the image without its defect (``clean`` of the batch); where a batch has none,
     of its normal images alone.
 
-    With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout.
+    With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout; whether that
+    finds more depends on the images.
 
     Its parts are ``defect``, the cross-entropy, and ``reconstruction`` and ``kl`` in nats per image.
 
@@ -79,7 +80,7 @@ class SyntheticAttention:
         elbo: float = 1.0,
         beta: float = 0.1,
         scale: float = 4.0,
-        offset: float = 0.0,
+        offset: float = -4.0,
         least: float = 0.15,
     ) -> None:
         if map not in MAPS:
