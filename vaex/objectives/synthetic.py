@@ -58,8 +58,7 @@ class SyntheticAttention:
     cell. The reconstruction is that of the image without its defect (``clean`` of the batch); where a batch has none,
     of its normal images alone.
 
-    With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout; whether that
-    finds more depends on the images.
+    With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout.
 
     Its parts are ``defect``, the cross-entropy, and ``reconstruction`` and ``kl`` in nats per image.
 
