@@ -9,101 +9,49 @@ the same way. Behind global average pooling, and where no activation comes betwe
 
 What follows the layer is read from the autograd graph of the targets, so any module takes part, however it is written;
 where the graph has another shape, or where it would not pay, the answer is None and the caller differentiates.
+
+A loss takes the same way with a graph: it saves the second-order backward through the large layer, too. The slopes are
+then constants, which is exact for the activations `PIECEWISE_LINEAR`; others are differentiated.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
+from vaex.attention.followers import (
+    ELEMENTWISE,
+    PIECEWISE_LINEAR,
+    Geometry,
+    Shift,
+    Users,
+    follow,
+    matrix_reached,
+    users_below,
+)
 from vaex.attention.gradients import BYTE_BUDGET, Gradients, backward_passes
 
-ELEMENTWISE = {
-    f"{name}Backward0"
-    for name in (
-        *("Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Tanh", "Sigmoid"),
-        *("Hardtanh", "Hardswish", "Hardsigmoid", "NativeBatchNorm"),
-    )
-}
-"""Nodes whose derivative is one number per element; batch-norm counts in evaluation mode only."""
-
-VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
 CHUNK_BYTES = 2 * 2**20
 """Bytes of V held at a time; more no longer fits the cache of a core."""
 
-Users = dict[Any, list[tuple[Any, int]]]
-
-
-class _Shift(NamedTuple):
-    """The node whose input is reached, which of its inputs, and the diagonal derivative on the way (None is 1)."""
-
-    node: Any
-    position: int
-    slope: Tensor | None
-    viewed: list[tuple[int, ...]]
-
-
-def _users(root: Any) -> Users:
-    """Return who uses each node of the graph below ``root``, as (node, number of the input)."""
-    users: Users = {}
-    waiting, seen = [root], {root}
-    while waiting:
-        node = waiting.pop()
-        for position, (below, _) in enumerate(node.next_functions):
-            if below is None:
-                continue
-            users.setdefault(below, []).append((node, position))
-            if below not in seen:
-                seen.add(below)
-                waiting.append(below)
-    return users
-
-
-def _forward(users: Users, node: Any, shape: tuple[int, ...], like: Tensor) -> _Shift | None:
-    """Follow the only user of ``node`` through copies, views and elementwise derivatives; None where paths part."""
-    slope: Tensor | None = None
-    viewed: list[tuple[int, ...]] = []
-    while len(users.get(node, ())) == 1:
-        node, position = users[node][0]
-        name = node.name()
-        if name == "CloneBackward0":
-            continue
-        if name in VIEWS:
-            viewed.append(tuple(int(side) for side in node._saved_self_sym_sizes))
-            continue
-        if name not in ELEMENTWISE or position != 0 or viewed or getattr(node, "_saved_training", False):
-            return _Shift(node, position, slope, viewed)
-        came = node(like.new_ones(shape) if slope is None else slope)
-        slope = came[0] if isinstance(came, tuple) else came
-    return None
-
-
-def _matrix(shift: _Shift | None) -> Tensor | None:
-    """Return the matrix (inputs, outputs) of the linear layer that ``shift`` has reached, or None."""
-    if shift is None:
-        return None
-    expected = {"AddmmBackward0": 1, "MmBackward0": 0}.get(shift.node.name())
-    plain = float(getattr(shift.node, "_saved_alpha", 1)) == 1
-    if expected != shift.position or not plain:
-        return None
-    matrix: Tensor | None = shift.node._saved_mat2
-    return matrix
-
-
 def _passes(targets: Tensor, nodes: Sequence[Any], elements: int) -> Iterator[Gradients]:
-    """Yield d targets / d output of each node, a few targets at a time; one target's have ``elements`` numbers."""
+    """Yield d targets / d output of each node, a few targets at a time; one target's have ``elements`` numbers.
+
+    They carry a graph where gradients are enabled.
+    """
+    create_graph = torch.is_grad_enabled()
     chunk = max(1, CHUNK_BYTES // max(1, elements * targets.element_size()))
     for start in range(0, targets.shape[1], chunk):
         with torch.enable_grad():  # the targets are taken apart within their graph
             block = targets[:, start : start + chunk]
             edges = [GradientEdge(node, 0) for node in nodes]
-            (gradients,) = backward_passes(block, edges, chunk, retain=True)
+            (gradients,) = backward_passes(block, edges, chunk, create_graph, retain=True)
         yield gradients
 
 
@@ -113,32 +61,48 @@ def _gradients(targets: Tensor, node: Any, elements: int) -> Tensor | None:
     return torch.cat(parts) if parts else None
 
 
-def channel_weights(targets: Tensor, activation: Tensor) -> Tensor | None:
+def channel_weights(targets: Tensor, activation: Tensor, create_graph: bool = False) -> Tensor | None:
     """Return the spatial mean of d targets / d activation, (T, B, K), where a fold is exact and pays; else None.
 
-    ``activation`` (B, K, h, w) is the leaf that the graph of ``targets`` (B, T) begins with.
+    ``activation`` (B, K, h, w) is in the graph of ``targets`` (B, T); without ``create_graph`` as the leaf it begins
+    with. ``create_graph`` makes the weights differentiable, any number of times.
     """
-    if targets.grad_fn is None or not activation.is_leaf:
+    if targets.grad_fn is None or not (activation.is_leaf or create_graph):
         return None
-    users = _users(targets.grad_fn)
-    leaf = next((node for node in users if getattr(node, "variable", None) is activation), None)
-    if leaf is None:
-        return None
-    with torch.no_grad():
-        while [node.name() for node, _ in users[leaf]] == ["CloneBackward0"]:
-            leaf = users[leaf][0][0]
-        if all(node.name() == "ConvolutionBackward0" for node, _ in users[leaf]):
-            return _through_plain_convolutions(targets, users[leaf], activation)
-        shift = _forward(users, leaf, tuple(activation.shape), activation)
+    users = users_below(targets.grad_fn)
+    with torch.set_grad_enabled(create_graph):
+        node = _origin(users, activation)
+        if node is None:
+            return None
+        if all(user.name() == "ConvolutionBackward0" for user, _ in users[node]):
+            return _through_plain_convolutions(targets, users[node], activation)
+        shift = follow(users, node, tuple(activation.shape), activation, _passable())
         if shift is None:
             return None
-        if (matrix := _matrix(shift)) is not None:
+        if (matrix := matrix_reached(shift)) is not None:
             return _through_linear(targets, users, shift, matrix, activation)
         through = {"MeanBackward1": _through_mean, "ConvolutionBackward0": _through_convolution}.get(shift.node.name())
         return None if through is None or shift.viewed else through(targets, shift, activation)
 
 
-def _through_mean(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
+def _origin(users: Users, activation: Tensor) -> Any | None:
+    """Return the node that ``activation``, or a copy of it, comes from; None where the targets do not use it."""
+    node = activation.grad_fn
+    if node is None:
+        node = next((node for node in users if getattr(node, "variable", None) is activation), None)
+    if node not in users or any(user.next_functions[at] != (node, activation.output_nr) for user, at in users[node]):
+        return None
+    while [user.name() for user, _ in users[node]] == ["CloneBackward0"]:
+        node = users[node][0][0]
+    return node if node in users else None
+
+
+def _passable() -> set[str]:
+    """Return the activations that may lie between: the derivative of a slope is lost, so with a graph it must be 0."""
+    return PIECEWISE_LINEAR if torch.is_grad_enabled() else ELEMENTWISE
+
+
+def _through_mean(targets: Tensor, shift: Shift, activation: Tensor) -> Tensor | None:
     """Global average pooling: the slope's mean times the gradient behind it."""
     dims = {int(dim) % 2**64 for dim in shift.node._saved_dim}  # negative ones are stored as unsigned numbers
     if dims not in ({2, 3}, {2**64 - 2, 2**64 - 1}):
@@ -150,14 +114,14 @@ def _through_mean(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor 
     return weights if shift.slope is None else weights * shift.slope.mean((-2, -1))
 
 
-def _through_linear(targets: Tensor, users: Users, shift: _Shift, matrix: Tensor, activation: Tensor) -> Tensor | None:
+def _through_linear(targets: Tensor, users: Users, shift: Shift, matrix: Tensor, activation: Tensor) -> Tensor | None:
     """Flatten and a linear layer, and where they follow one after the other an activation and a second one."""
     batch, channels, *cells = activation.shape
     positions = math.prod(cells)
     if shift.viewed[:1] != [tuple(activation.shape)] or matrix.shape[0] != channels * positions:
         return None
-    second = _forward(users, shift.node, (batch, matrix.shape[1]), activation)
-    onward = _matrix(second) if second is not None and not second.viewed else None
+    second = follow(users, shift.node, (batch, matrix.shape[1]), activation, _passable())
+    onward = matrix_reached(second) if second is not None and not second.viewed else None
     last, width = (shift.node, matrix.shape[1]) if second is None or onward is None else (second.node, onward.shape[1])
     gradient = _gradients(targets, last, batch * width)
     if gradient is None:
@@ -180,32 +144,10 @@ def _through_linear(targets: Tensor, users: Users, shift: _Shift, matrix: Tensor
     return torch.cat(parts, 2).transpose(0, 1) / positions
 
 
-class _Geometry(NamedTuple):
-    """A two-dimensional convolution without groups."""
-
-    weight: Tensor  # (C, K, rows, columns)
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
-    outputs: list[int]  # cells a side
-
-    @classmethod
-    def of(cls, node: Any, position: int, cells: list[int]) -> _Geometry | None:
-        weight: Tensor = node._saved_weight
-        if node._saved_transposed or node._saved_groups != 1 or position != 0 or weight.dim() != 4:
-            return None
-        stride, padding, dilation = (
-            [int(side) for side in getattr(node, f"_saved_{name}")] for name in ("stride", "padding", "dilation")
-        )
-        sides = zip(cells, weight.shape[2:], stride, padding, dilation, strict=True)
-        outputs = [(n + 2 * pad - reach * (tap - 1) - 1) // step + 1 for n, tap, step, pad, reach in sides]
-        return cls(weight, stride, padding, dilation, outputs)
-
-
 def _through_plain_convolutions(targets: Tensor, users: list[tuple[Any, int]], activation: Tensor) -> Tensor | None:
     """Convolutions right behind the layer: a tap sees the gradient at the outputs where it is inside the layer."""
     batch, cells = activation.shape[0], list(activation.shape[2:])
-    shapes = [shape for node, position in users if (shape := _Geometry.of(node, position, cells)) is not None]
+    shapes = [shape for node, position in users if (shape := Geometry.of(node, position, cells)) is not None]
     if len(shapes) < len(users):
         return None
     inside = []  # per convolution and axis, (taps, outputs)
@@ -229,10 +171,10 @@ def _through_plain_convolutions(targets: Tensor, users: list[tuple[Any, int]], a
     return torch.cat(parts)
 
 
-def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> Tensor | None:
+def _through_convolution(targets: Tensor, shift: Shift, activation: Tensor) -> Tensor | None:
     """A convolution behind an activation: each channel of the slope convolved alone, as a grouped convolution."""
     batch, channels, *cells = activation.shape
-    shape = _Geometry.of(shift.node, shift.position, cells)
+    shape = Geometry.of(shift.node, shift.position, cells)
     if shape is None or shift.slope is None:
         return None
     outputs, taps, count = shape.weight.shape[0], math.prod(shape.weight.shape[2:]), targets.shape[1]
@@ -245,13 +187,25 @@ def _through_convolution(targets: Tensor, shift: _Shift, activation: Tensor) -> 
     gradient = _gradients(targets, shift.node, batch * outputs * positions)
     if gradient is None:
         return None
-    alone = shape.weight.transpose(0, 1).reshape(channels * outputs, 1, *shape.weight.shape[2:])
+    alone = shape.weight.transpose(0, 1).reshape(channels, outputs, taps)
     step = max(1, CHUNK_BYTES // per_image)
     parts = []
-    for start in range(0, batch, step):
-        block = shift.slope[start : start + step]
-        shifted = F.conv2d(block, alone, None, shape.stride, shape.padding, shape.dilation, channels)
-        shifted = shifted.unflatten(1, (channels, outputs)).flatten(2)  # (b, K, C h' w')
-        some = gradient[:, start : start + step].flatten(2).transpose(0, 1)  # (b, T, C h' w')
-        parts.append(some @ shifted.transpose(1, 2))  # (b, T, K)
+    for block, some in zip(shift.slope.split(step), gradient.split(step, 1), strict=True):
+        shifted = _each_channel_alone(block, alone, shape)  # (b, K, C h' w')
+        parts.append(some.flatten(2).transpose(0, 1) @ shifted.transpose(1, 2))  # (b, T, K)
     return torch.cat(parts).transpose(0, 1) / math.prod(cells)
+
+
+def _each_channel_alone(images: Tensor, weight: Tensor, shape: Geometry) -> Tensor:
+    """Return what each channel of ``images`` (b, K, h, w) gives in the convolution without the others: (b, K, C h' w').
+
+    ``weight`` is (K, C, taps).
+    """
+    batch, channels = images.shape[:2]
+    sides = [int(side) for side in shape.weight.shape[2:]]
+    if torch.is_grad_enabled():  # a product of matrices has the faster backward
+        read = F.unfold(images, sides, shape.dilation, shape.padding, shape.stride)
+        return (weight @ read.view(batch, channels, weight.shape[2], -1)).flatten(2)
+    alone = weight.reshape(-1, 1, *sides)
+    shifted = F.conv2d(images, alone, None, shape.stride, shape.padding, shape.dilation, channels)
+    return shifted.unflatten(1, (channels, -1)).flatten(2)

@@ -15,14 +15,19 @@ BYTE_BUDGET = 32 * 2**20
 """Bytes of gradients held at a time; beyond it, batching is slower than a loop on a CPU (fresh pages, cache)."""
 
 
+LOOPED_BYTES = 2**20
+"""Activations above this size take one backward pass per target where a graph is kept: batches cost a quarter more."""
+
+
 def summable(values: Tensor) -> Tensor:
     """Return ``values`` in fp32 at least: what maps are summed in, and come in."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def targets_per_pass(activation: Tensor) -> int:
+def targets_per_pass(activation: Tensor, create_graph: bool = False) -> int:
     """Return how many targets one batched backward pass may hold within `BYTE_BUDGET`, at least 1."""
-    return max(1, BYTE_BUDGET // max(1, activation.numel() * activation.element_size()))
+    size = activation.numel() * activation.element_size()
+    return 1 if create_graph and size > LOOPED_BYTES else max(1, BYTE_BUDGET // max(1, size))
 
 
 def target_gradients(
@@ -42,7 +47,8 @@ def target_gradients(
     )
     if not (targets.requires_grad and activation.requires_grad):
         raise no_path
-    for (block,) in backward_passes(targets, [activation], chunk or targets_per_pass(activation), create_graph):
+    chunk = chunk or targets_per_pass(activation, create_graph)
+    for (block,) in backward_passes(targets, [activation], chunk, create_graph):
         if block is None:
             raise no_path
         yield block

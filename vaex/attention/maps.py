@@ -41,10 +41,10 @@ def attention_maps(
     if isinstance(combine, ImageMethod):
         raise VaexError(f"'{method}' looks at the image again, so it needs the model: call latent_attention.")
     weighed = activation if create_graph else summable(activation.detach())
-    if combine is grad_cam and chunk is None and not create_graph:
-        weights = channel_weights(targets, activation)
+    if combine is grad_cam and chunk is None:
+        weights = channel_weights(targets, activation, create_graph)
         if weights is not None:
-            weights = summable(weights).transpose(0, 1)
+            weights = (weights if create_graph else summable(weights)).transpose(0, 1)
             return rectifier(torch.bmm(weights, weighed.flatten(2)).unflatten(2, weighed.shape[2:]))
     with torch.enable_grad():  # the targets are taken apart within their graph, wherever this is called
         parts = [

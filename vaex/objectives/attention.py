@@ -32,9 +32,6 @@ SIZES = ("layer", "input")
 PER_LATENT = ("mean", "sample", "logvar", "kl")
 """Targets with one map per latent that need nothing but the posterior; a total has nothing to compare."""
 
-LOOPED_BYTES = 1 << 20
-"""Activations above this size take one backward pass per latent: with a graph to keep, batches cost a quarter more."""
-
 
 @dataclass(frozen=True)
 class AttentionTerm:
@@ -191,8 +188,7 @@ class AttentionDisentanglement:
             )
         latents = self._latents(output, step)
         targets = target_values(output.posterior, self.term.target, latents)  # (B, T), only what is compared
-        chunk = 1 if activation.numel() * activation.element_size() > LOOPED_BYTES else None
-        maps = attention_maps(activation, targets, chunk=chunk, create_graph=True)
+        maps = attention_maps(activation, targets, create_graph=True)
         maps = resize_maps(maps, self.term.size, (images.shape[-2], images.shape[-1]))
         every = latents is None and self.term.pairs != "neighbours"
         return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled)
