@@ -178,7 +178,8 @@ def _through_convolution(targets: Tensor, shift: Shift, activation: Tensor) -> T
     if shape is None or shift.slope is None:
         return None
     outputs, taps, count = shape.weight.shape[0], math.prod(shape.weight.shape[2:]), targets.shape[1]
-    if taps * count < 2 * (taps + count):  # what a backward costs against the fold, which runs at half the speed
+    slower = 1 if torch.is_grad_enabled() else 2  # what a backward costs against the fold, which runs at half the speed
+    if taps * count < slower * (taps + count):  # with a graph the fold saves passes over the large layer, too
         return None
     positions = math.prod(shape.outputs)
     per_image = channels * outputs * positions * activation.element_size()
@@ -192,8 +193,27 @@ def _through_convolution(targets: Tensor, shift: Shift, activation: Tensor) -> T
     parts = []
     for block, some in zip(shift.slope.split(step), gradient.split(step, 1), strict=True):
         shifted = _each_channel_alone(block, alone, shape)  # (b, K, C h' w')
-        parts.append(some.flatten(2).transpose(0, 1) @ shifted.transpose(1, 2))  # (b, T, K)
+        parts.append(_InnerProducts.apply(some.flatten(2).transpose(0, 1), shifted))  # (b, T, K)
     return torch.cat(parts).transpose(0, 1) / math.prod(cells)
+
+
+class _InnerProducts(torch.autograd.Function):
+    """a (b, T, n) and c (b, K, n) to (b, T, K), with both gradients in the layout of what they belong to: no copies."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, c: Tensor) -> Tensor:
+        return a @ c.transpose(1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        a, c = ctx.saved_tensors
+        return gradient @ c, gradient.transpose(1, 2) @ a
 
 
 def _each_channel_alone(images: Tensor, weight: Tensor, shape: Geometry) -> Tensor:

@@ -78,6 +78,35 @@ class AttentionTerm:
         object.__setattr__(self, "factor", factor)
 
 
+class _SharedMass(torch.autograd.Function):
+    """Sums of min(a, b) over the cells of maps i and i + d, (B, P), from maps (B, T, hw).
+
+    One function for all pairs: autograd would keep them one by one, and fill a gradient of all maps for each slice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, distances: list[int]) -> Tensor:
+        ctx.save_for_backward(flat)
+        ctx.distances = distances
+        return torch.cat([torch.minimum(flat[:, :-d], flat[:, d:]).sum(2) for d in distances], 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        # d min(a, b) = (da + db) / 2 + sign(b - a) (da - db) / 2, which halves it at a tie as torch.minimum does
+        flat = ctx.saved_tensors[0].detach()  # the sign has no derivative
+        count = flat.shape[1]
+        halves = (gradient / 2).split([count - d for d in ctx.distances], 1)
+        both = gradient.new_zeros(flat.shape[:2])
+        result = torch.zeros_like(flat)
+        for d, half in zip(ctx.distances, halves, strict=True):
+            sign = torch.sub(flat[:, d:], flat[:, :-d]).sign_()
+            both[:, :-d] += half
+            both[:, d:] += half
+            result[:, :-d].addcmul_(half[..., None], sign)
+            result[:, d:].addcmul_(half[..., None], sign, value=-1)
+        return result.add_(both[..., None]), None
+
+
 def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = False) -> Tensor:
     """Return the overlap of maps i and i + d for every d of ``distances``, averaged: () in [0, 1].
 
@@ -98,11 +127,8 @@ def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = Fal
         )
     flat = positive_part(maps).flatten(2)  # (B, T, hw)
     mass = flat.sum(2)  # (B, T)
-    shared, whole = [], []
-    for d in distances:  # slices, not gathered pairs: these would be copies, T^2 of them
-        shared.append(torch.minimum(flat[:, :-d], flat[:, d:]).sum(2))  # (B, T - d)
-        whole.append(mass[:, :-d] + mass[:, d:])
-    part, total = 2 * torch.cat(shared, 1), torch.cat(whole, 1)  # (B, P)
+    part = 2 * _SharedMass.apply(flat, distances)  # (B, P)
+    total = torch.cat([mass[:, :-d] + mass[:, d:] for d in distances], 1)  # (B, P)
     if pooled:
         part, total = part.sum(0), total.sum(0)  # (P,)
     return safe_ratio(part, total).mean()
