@@ -169,3 +169,37 @@ def test_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaex.attention.folds.CHUNK_BYTES", 2**18)
     for layer, expected in zip(("conv1", "conv4"), whole, strict=True):
         torch.testing.assert_close(folded(model, images, layer), expected)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "relu1", "conv2", "conv4", "relu4"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_loss_on_folded_maps_has_the_gradient_of_one_pass_per_target(layer: str, count: int) -> None:
+    """In training, where the layer has a graph of its own, parameters before and behind it get the same gradient."""
+    torch.manual_seed(0)
+    model = build_model({"name": "factor_vae", "latents": 4}).double()
+    images = torch.rand(2, 1, 64, 64, dtype=torch.float64)
+    found = []
+    for fold in (True, False):
+        output = model(images, keep=(f"encoder.{layer}",), sample=False)
+        activation, values = output.activations[f"encoder.{layer}"], output.posterior.mean[:, :count]
+        if fold:
+            weights = channel_weights(values, activation, create_graph=True)
+            assert weights is not None
+        else:
+            rows = [torch.autograd.grad(v.sum(), activation, create_graph=True)[0] for v in values.unbind(1)]
+            weights = torch.stack(rows).mean((-2, -1))
+        loss = torch.einsum("tbk,bkhw->tbhw", weights, activation).relu().square().sum()
+        used = [p for name, p in model.encoder.named_parameters() if not name.startswith("logvar")]
+        gradients = torch.autograd.grad(loss, used, allow_unused=True)
+        found.append([torch.zeros_like(p) if g is None else g for p, g in zip(used, gradients, strict=True)])
+    assert all(gradient.abs().max() > 0 for gradient in found[1][:1])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_smooth_activations_are_differentiated_where_a_graph_is_kept() -> None:
+    torch.manual_seed(0)
+    conv, behind, head = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 3), nn.Linear(16, 4)
+    activation = conv(torch.rand(2, 1, 6, 6))
+    values = head(behind(torch.tanh(activation)).flatten(1))
+    assert channel_weights(values, activation, create_graph=True) is None

@@ -310,12 +310,30 @@ def test_second_gradient_is_that_of_finite_differences(pixels: Tensor) -> None:
 
 def test_large_layers_take_another_way_to_the_same(tiny: Tiny, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for limit in (1 << 20, 0):
-        monkeypatch.setattr("vaex.objectives.attention.LOOPED_BYTES", limit)
+    for limit, fold in ((1 << 20, True), (1 << 20, False), (0, False)):
+        if not fold:
+            monkeypatch.setattr("vaex.attention.maps.channel_weights", lambda *_: None)
+        monkeypatch.setattr("vaex.attention.gradients.LOOPED_BYTES", limit)
         total = term()(pixels, tiny(pixels), 0).total
         found.append([total, *torch.autograd.grad(total, [tiny.conv.weight, tiny.mean.weight])])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b)
+    for values in zip(*found, strict=True):
+        for other in values[1:]:
+            torch.testing.assert_close(other, values[0])
+
+
+@pytest.mark.parametrize("distances", [[1, 2, 3], [2]])
+def test_derivatives_of_the_overlap_are_those_of_finite_differences(distances: list[int]) -> None:
+    maps = torch.rand(2, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for pooled in (False, True):
+        assert torch.autograd.gradcheck(lambda m, p=pooled: mean_pair_overlap(m, distances, p), maps)
+        assert torch.autograd.gradgradcheck(lambda m, p=pooled: mean_pair_overlap(m, distances, p), maps)
+
+
+def test_ties_share_the_gradient_as_torch_minimum_does() -> None:
+    maps = torch.randint(1, 4, (2, 3, 2, 3), generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    found = torch.autograd.grad(mean_pair_overlap(maps, (1, 2)), maps)
+    by_hand = torch.autograd.grad(overlap_by_hand(maps, list(combinations(range(3), 2)), False), maps)
+    torch.testing.assert_close(found, by_hand)
 
 
 def test_gradient_is_not_that_of_constant_channel_weights(tiny: Tiny, pixels: Tensor) -> None:

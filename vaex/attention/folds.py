@@ -40,6 +40,7 @@ from vaex.attention.gradients import BYTE_BUDGET, Gradients, backward_passes
 CHUNK_BYTES = 2 * 2**20
 """Bytes of V held at a time; more no longer fits the cache of a core."""
 
+
 def _passes(targets: Tensor, nodes: Sequence[Any], elements: int) -> Iterator[Gradients]:
     """Yield d targets / d output of each node, a few targets at a time; one target's have ``elements`` numbers.
 
@@ -193,7 +194,8 @@ def _through_convolution(targets: Tensor, shift: Shift, activation: Tensor) -> T
     parts = []
     for block, some in zip(shift.slope.split(step), gradient.split(step, 1), strict=True):
         shifted = _each_channel_alone(block, alone, shape)  # (b, K, C h' w')
-        parts.append(_InnerProducts.apply(some.flatten(2).transpose(0, 1), shifted))  # (b, T, K)
+        rows = some.flatten(2).transpose(0, 1)
+        parts.append(_InnerProducts.apply(rows, shifted))  # type: ignore[no-untyped-call]  # (b, T, K)
     return torch.cat(parts).transpose(0, 1) / math.prod(cells)
 
 
@@ -207,7 +209,7 @@ class _InnerProducts(torch.autograd.Function):
         return a @ c.transpose(1, 2)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch calls it so
         ctx.save_for_backward(*inputs)
 
     @staticmethod
@@ -224,8 +226,9 @@ def _each_channel_alone(images: Tensor, weight: Tensor, shape: Geometry) -> Tens
     batch, channels = images.shape[:2]
     sides = [int(side) for side in shape.weight.shape[2:]]
     if torch.is_grad_enabled():  # a product of matrices has the faster backward
-        read = F.unfold(images, sides, shape.dilation, shape.padding, shape.stride)
-        return (weight @ read.view(batch, channels, weight.shape[2], -1)).flatten(2)
+        read = F.unfold(images, tuple(sides), tuple(shape.dilation), tuple(shape.padding), tuple(shape.stride))
+        felt: Tensor = weight @ read.view(batch, channels, weight.shape[2], -1)  # (b, K, C, h' w')
+        return felt.flatten(2)
     alone = weight.reshape(-1, 1, *sides)
     shifted = F.conv2d(images, alone, None, shape.stride, shape.padding, shape.dilation, channels)
     return shifted.unflatten(1, (channels, -1)).flatten(2)

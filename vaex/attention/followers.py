@@ -94,6 +94,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, node: Any, position: int, cells: list[int]) -> Geometry | None:
+        """Return that of the convolution ``node`` on ``cells`` a side; None for any other kind or input."""
         weight: Tensor = node._saved_weight
         if node._saved_transposed or node._saved_groups != 1 or position != 0 or weight.dim() != 4:
             return None

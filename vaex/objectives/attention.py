@@ -127,7 +127,7 @@ def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = Fal
         )
     flat = positive_part(maps).flatten(2)  # (B, T, hw)
     mass = flat.sum(2)  # (B, T)
-    part = 2 * _SharedMass.apply(flat, distances)  # (B, P)
+    part = 2 * _SharedMass.apply(flat, distances)  # type: ignore[no-untyped-call]  # (B, P)
     total = torch.cat([mass[:, :-d] + mass[:, d:] for d in distances], 1)  # (B, P)
     if pooled:
         part, total = part.sum(0), total.sum(0)  # (P,)
