@@ -179,8 +179,7 @@ def _through_convolution(targets: Tensor, shift: Shift, activation: Tensor) -> T
     if shape is None or shift.slope is None:
         return None
     outputs, taps, count = shape.weight.shape[0], math.prod(shape.weight.shape[2:]), targets.shape[1]
-    slower = 1 if torch.is_grad_enabled() else 2  # what a backward costs against the fold, which runs at half the speed
-    if taps * count < slower * (taps + count):  # with a graph the fold saves passes over the large layer, too
+    if taps * count < 2 * (taps + count):  # what a backward costs against the fold, which runs at half the speed
         return None
     positions = math.prod(shape.outputs)
     per_image = channels * outputs * positions * activation.element_size()
@@ -231,4 +230,4 @@ def _each_channel_alone(images: Tensor, weight: Tensor, shape: Geometry) -> Tens
         return felt.flatten(2)
     alone = weight.reshape(-1, 1, *sides)
     shifted = F.conv2d(images, alone, None, shape.stride, shape.padding, shape.dilation, channels)
-    return shifted.unflatten(1, (channels, -1)).flatten(2)
+    return shifted.view(batch, channels, -1)
