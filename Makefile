@@ -2,10 +2,12 @@
 #   make demo TORCH=cpu            the small build of torch, for Linux without GPU (say so at the first call)
 #   make test PYTHON=python3.12    another Python than the newest one in range
 #   make test ARGS="-k grad_cam"   options for pytest
+#   make test JOBS=1               that many processes; one per core is usual
 
 VENV ?= .venv
 TORCH ?=
 ARGS ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 bin := $(VENV)/bin
 usable := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -32,7 +34,7 @@ demo: $(VENV)/.vaex ## install vaex into .venv, train a beta-VAE on drawn sprite
 environment: $(VENV)/.vaex-dev ## install vaex and the developer tools into .venv
 
 test: $(VENV)/.vaex-dev ## run the fast tests in the same environment
-	"$(bin)/python" -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 "$(bin)/python" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.vaex-dev ## check style and formatting
 	"$(bin)/python" -m ruff check .

@@ -27,6 +27,12 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever real data is at hand, these runs look for theirs below the current folder."""
+    monkeypatch.delenv("VAEX_DATA", raising=False)
+
+
 def draw(category: Path) -> None:
     """Write 8 images to train on, 3 good ones and 3 with a bright square to test on."""
     generator = np.random.default_rng(0)
