@@ -23,6 +23,7 @@ from vaex.benchmarks.pointing import (
     methods_and_targets,
     over_seeds,
     pointing_tables,
+    row_name,
 )
 from vaex.data import Sprites
 from vaex.data.render import draw_sprites
@@ -106,6 +107,15 @@ def test_measures_of_a_run_equal_those_of_maps_computed_here(data: Sprites) -> N
     ink = images.detach().expand_as(masks)
     share = ((ink * masks).sum((2, 3)) / ink.sum((2, 3))).mean(0)
     assert found.rows[INTENSITY]["trained"]["energy_inside"] == pytest.approx(share.tolist(), abs=1e-5)
+
+
+def test_a_method_with_parameters_has_a_row_of_its_own() -> None:
+    blurred = {"name": "integrated_gradients", "baseline": "blurred"}
+    assert methods_and_targets([blurred], ["mean"]) == [(blurred, "mean")]
+    assert row_name(blurred, "mean") == "integrated_gradients (blurred), mean"
+    assert row_name({"name": "gradient"}, "kl") == row_name("gradient", "kl") == "gradient, kl"
+    with pytest.raises(VaexError, match="baseline of integrated gradients"):
+        methods_and_targets([{"name": "integrated_gradients", "baseline": "blured"}], None)
 
 
 def test_all_methods_with_all_targets_of_one_map_per_latent() -> None:

@@ -47,8 +47,18 @@ def test_what_is_measured_survives_a_later_case_that_fails(tmp_path: Path, monke
     assert list(json.loads((tmp_path / "bench_attention.json").read_text())["cases"]) == ["good"]
 
 
+METHODS = "methods=[grad_cam,{name:integrated_gradients,baseline:blurred,steps:2}]"
+
+
 def test_pointing_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["runs=[sprites]", "images=4", "methods=[grad_cam]", "targets=[mean]", "match=0.1", f"out={tmp_path}"]
+    arguments = [
+        "runs=[sprites]",
+        "images=4",
+        METHODS,
+        "targets=[mean]",
+        "match=0.1",
+        f"out={tmp_path}",
+    ]
     assert main(["bench", "what=pointing", *arguments]) == 0
     content = json.loads((tmp_path / "bench_pointing.json").read_text())
     (run,) = content["runs"]
@@ -60,6 +70,7 @@ def test_pointing_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = (tmp_path / "bench_pointing.md").read_text()
     assert "## Factor-grounded pointing" in text
     assert "## Energy inside by factor, trained" in text
+    assert "integrated_gradients (blurred, 2), mean" in run["rows"]
     assert "grad_cam, mean" in capsys.readouterr().out
 
 

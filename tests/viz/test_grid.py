@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from vaex.errors import VaexError
 from vaex.viz import attention_figure, figure_to_array, overlay
@@ -93,6 +95,18 @@ def test_pixels_are_those_of_the_images_and_of_the_overlays_on_one_scale() -> No
             tile = overlay(shown / 255, case["maps"][n, t], vmax=top)
             assert _contains(picture, tile.repeat(8, axis=0).repeat(8, axis=1))
     assert not _contains(picture, overlay(shown / 255, case["maps"][1, 0]).repeat(8, axis=0).repeat(8, axis=1))
+
+
+def test_a_file_of_another_resolution_shows_the_same(tmp_path: Path) -> None:
+    figure = attention_figure(**_case(2, 2))
+    own = figure_to_array(figure).astype(float)
+    figure.savefig(tmp_path / "large.png", dpi=2 * figure.dpi)  # which matplotlib resizes its own way
+    figure.savefig(tmp_path / "page.pdf")
+    large = np.asarray(Image.open(tmp_path / "large.png").convert("RGB")).astype(float)
+    assert large.shape == (2 * own.shape[0], 2 * own.shape[1], 3)
+    halved = large.reshape(own.shape[0], 2, own.shape[1], 2, 3).mean((1, 3))
+    assert np.median(np.abs(halved - own).max(axis=2)) == 0
+    assert np.abs(halved - own).mean() < 3  # of 255: lines and letters differ at their edges
 
 
 def test_bar_carries_the_scale() -> None:

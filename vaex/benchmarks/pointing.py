@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vaex.attention import IMAGE_METHODS, METHODS, TARGETS, latent_attention
+from vaex.attention.methods import method_named
 from vaex.benchmarks.table import Table
 from vaex.data import Sprites
 from vaex.errors import VaexError, unknown
@@ -60,16 +61,19 @@ class Findings:
     skipped: Mapping[str, str]
 
 
-def methods_and_targets(methods: Sequence[str] | None, targets: Sequence[str] | None) -> list[tuple[str, str]]:
+Method = str | Mapping[str, Any]
+"""A method's name, or a mapping of its name and parameters."""
+
+
+def methods_and_targets(methods: Sequence[Method] | None, targets: Sequence[str] | None) -> list[tuple[Method, str]]:
     """Return all pairs of method and target to measure; None: all methods, all targets of one map per latent.
 
     Raises:
         VaexError: for an unknown name, or a target without a map per latent.
     """
     known, per_latent = [*METHODS, *IMAGE_METHODS], [name for name in TARGETS if _per_latent(name)]
-    for name in methods or ():
-        if name not in known:
-            raise unknown("attention method", str(name), known)
+    for method in methods or ():
+        method_named(method)
     for name in targets or ():
         if name not in TARGETS:
             raise unknown("attention target", str(name), TARGETS)
@@ -136,7 +140,7 @@ def _batches(data: Sprites, images: int, batch: int) -> Iterator[tuple[Tensor, T
 
 def measure_run(
     subject: Subject,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[Method, str]],
     images: int,
     least: float = 0.3,
     batch: int = 64,
@@ -185,9 +189,12 @@ def measure_run(
     return Findings(subject.name, latents, count, rows, skipped)
 
 
-def row_name(method: str, target: str) -> str:
-    """Return what a pair of method and target is called in the table."""
-    return f"{method}, {target}"
+def row_name(method: Method, target: str) -> str:
+    """Return what a pair of method and target is called in the table, the method with its parameters."""
+    if isinstance(method, str):
+        return f"{method}, {target}"
+    options = ", ".join(str(value) for name, value in method.items() if name != "name")
+    return f"{method['name']} ({options}), {target}" if options else f"{method['name']}, {target}"
 
 
 def over_seeds(findings: Sequence[Findings], row: str, weights: str, measure: str, factor: str | None = None) -> str:

@@ -77,7 +77,7 @@ class Attention(pl.Callback):
         images_per_batch: int = 16,
         figure_images: int = 6,
         figure_latents: int = 6,
-        every_n_epochs: int = 5,
+        every_n_epochs: int = 10,
         resolution: int | None = None,
         folder: str | None = None,
         **options: Any,

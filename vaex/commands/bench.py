@@ -46,6 +46,20 @@ def names_option(value: Any, key: str) -> list[str] | None:
     return [str(name) for name in names]
 
 
+def methods_option(value: Any) -> list[str | dict[str, Any]] | None:
+    """Return the entries of ``methods``, names or mappings of name and parameters; one counts as a list, null as None.
+
+    Raises:
+        VaexError: when it is empty or holds anything else.
+    """
+    if not (OmegaConf.is_list(value) and any(OmegaConf.is_dict(entry) for entry in value)):
+        return names_option(value, "methods")  # type: ignore[return-value]
+    entries: Any = OmegaConf.to_container(value)
+    if not all(isinstance(entry, str | dict) for entry in entries):
+        raise VaexError(f"methods must be a list of names or of {{name: NAME, PARAMETER: VALUE}}, got '{value}'.")
+    return list(entries)
+
+
 def positive(value: Any, key: str) -> float:
     """Return ``value``.
 
@@ -99,7 +113,7 @@ def bench_pointing(config: DictConfig) -> None:
     from vaex.benchmarks.pointing import measure_run, methods_and_targets, pointing_tables
     from vaex.benchmarks.table import show_table
 
-    pairs = methods_and_targets(names_option(config.methods, "methods"), names_option(config.targets, "targets"))
+    pairs = methods_and_targets(methods_option(config.methods), names_option(config.targets, "targets"))
     device = pick_device(config.device)
     subjects = [subject_of(folder, device) for folder in runs]  # one that does not fit is told before anything slow
     options = {"images": images, "least": least, "batch": batch, "layer": config.layer}

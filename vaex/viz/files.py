@@ -53,7 +53,7 @@ def save_png(picture: Figure | Array | Pixels, path: str | os.PathLike[str]) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with unfinished.open("wb") as file:
-                image.save(file, format="PNG")
+                image.save(file, format="PNG", compress_level=3)  # twice as fast as the usual 6, little larger
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.textpath import text_to_path
+from numpy.typing import NDArray
 
 from vaex.errors import VaexError
 from vaex.viz.overlays import OPACITY, Array, Pixels, blend, check_map, lookup_table, overlay, scale_of
@@ -129,7 +133,7 @@ def _compose(
     note = _wrapped(note, total_width - 2 * MARGIN)
     total_height = max(bottom, tops_y[0] + 112) + MARGIN + LINE * (note.count("\n") + 1)
 
-    canvas = np.full((total_height, total_width, 4), 255, dtype=np.uint8)  # RGBA: matplotlib draws it 5 times faster
+    canvas = np.full((total_height, total_width, 4), 255, dtype=np.uint8)  # RGBA, as Agg draws it
     figure = Figure(figsize=((total_width + 0.01) / DPI, (total_height + 0.01) / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
@@ -141,7 +145,8 @@ def _compose(
             _write(axes, x + wide / 2, tops_y[n] - 3, above[n][column], "bottom", "center")
         _write(axes, left - GAP, tops_y[n] + high / 2, beside[n], "center", "right")
     _write(axes, MARGIN, total_height - GAP, note, "bottom", "left", "0.35")
-    axes.imshow(canvas, extent=(0, total_width, total_height, 0), interpolation="nearest", aspect="auto")
+    axes.add_image(_Cells(axes, canvas))
+    axes.set(xlim=(0, total_width), ylim=(total_height, 0))
 
     tall = min(max(bottom - tops_y[0], 112), 360)
     for number, (name, top, colormap, signed) in enumerate(bars):
@@ -157,11 +162,31 @@ def _compose(
     return figure
 
 
+class _Cells(AxesImage):
+    """An image (H, W, 4) as large as its figure, put down as it is where no pixel needs another size."""
+
+    def __init__(self, axes: Axes, canvas: NDArray[np.uint8]) -> None:
+        height, width = canvas.shape[:2]
+        super().__init__(axes, interpolation="nearest", extent=(0, width, height, 0))
+        self.pixels = canvas
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw it; matplotlib's own way, for files of another resolution, takes as long as all the text."""
+        if tuple(renderer.get_canvas_width_height()) != (self.pixels.shape[1], self.pixels.shape[0]):
+            self.set_data(self.pixels)
+            super().draw(renderer)
+            return
+        graphics = renderer.new_gc()
+        renderer.draw_image(graphics, 0, 0, self.pixels[::-1])
+        graphics.restore()
+
+
 def _write(axes: Axes, x: float, y: float, text: str, vertical: str, horizontal: str, colour: str = "black") -> None:
     if text:
         axes.text(x, y, text, va=vertical, ha=horizontal, fontsize=FONT, color=colour, parse_math=False)
 
 
+@lru_cache(maxsize=4096)
 def _width(text: str) -> int:
     """Return the width of one line in pixels."""
     points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=FONT), ismath=False)
