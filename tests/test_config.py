@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -95,6 +96,15 @@ def test_every_number_of_a_data_file_is_commented() -> None:
         for line in path.read_text().splitlines():
             if re.match(r"\w+: [\d.]+$", line):
                 pytest.fail(f"{path.name}: '{line}' has no comment")
+
+
+def test_ped1_paper_has_the_network_of_the_paper(tmp_path: Path) -> None:
+    network = plain(composed(tmp_path, "experiment=ped1_paper"))["network"]
+    convolutions = 64 * (16 + 1) + 128 * (64 * 16 + 1) + 256 * (128 * 16 + 1)
+    linear = 1024 * (256 * 12 * 12 + 1) + 2 * 32 * (1024 + 1)
+    model = build_model(network)
+    assert sum(weights.numel() for weights in model.encoder.parameters()) == convolutions + linear
+    assert model(torch.rand(1, 1, 100, 100)).reconstruction.shape == (1, 1, 100, 100)
 
 
 def test_experiments_win_over_groups_and_the_command_line_over_both(tmp_path: Path) -> None:

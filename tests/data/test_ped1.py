@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vaex.cli import main
 from vaex.data import Ped1
 from vaex.data.ped1 import frame_ranges
 from vaex.errors import VaexError
@@ -129,3 +131,12 @@ def test_a_line_that_is_not_understood_is_named(value: str, tmp_path: Path) -> N
     (tmp_path / "x.m").write_text(f"\nTestVideoFile{{end+1}}.gt_frame = {value};\n")
     with pytest.raises(VaexError, match=r"x\.m, line 2: expected gt_frame"):
         frame_ranges(tmp_path / "x.m")
+
+
+def test_the_paper_s_set_up_runs(clips: Path, tmp_path: Path) -> None:
+    small = ["data.size=32", "network.width=4", "network.hidden=16", "network.latents=3", "data.folder=UCSD"]
+    short = ["trainer.max_epochs=1", "logger=none", f"paths.run={tmp_path}/run", f"paths.data={clips}"]
+    assert main(["train", "experiment=ped1_paper", *small, *short]) == 0
+    test = json.loads((tmp_path / "run/metrics.json").read_text())["test"]
+    assert 0 <= test["pixel_auroc"] <= 1
+    assert 0 <= test["pixel_auroc_reconstruction"] <= 1  # the baseline of the paper's table, beside the attention
