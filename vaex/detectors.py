@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from vaex.attention.isolation import original, undisturbed
 from vaex.calibrate import calibrated_with
+from vaex.data.anomalies import paste_defects
 from vaex.errors import VaexError
 from vaex.explanation import calibration_of, evidence_of
 from vaex.scores.evidence import Evidence
 from vaex.scores.registry import ScoreLike, score_named
-from vaex.scores.score import Fitter, Score
+from vaex.scores.score import DefectFitter, Fitter, Score
 from vaex.scores.thresholds import map_quantiles, normal_state
 
 MOST_HELD_OUT = 64
@@ -88,15 +89,34 @@ def _fit(
         with undisturbed(original(model), images):
             for fitter in fitters.values():
                 fitter.take(evidence)
-    beside: list[Evidence] = []
-    left = MOST_HELD_OUT
-    for images in held_out:
-        beside.append(look(images[:left]))
-        left -= len(beside[-1].images)
-        if left <= 0:
-            break
+    learners = [fitter for fitter in fitters.values() if isinstance(fitter, DefectFitter)]
+    beside = _beside(model, held_out, look, learners)
     options_of = {score.known_as: {"name": score.name, **score.options_of_fit()} for score in scores}
     return {name: {**fitter.state(beside), "options": options_of[name]} for name, fitter in fitters.items()}
+
+
+def _beside(
+    model: nn.Module,
+    held_out: Iterable[Tensor],
+    look: Callable[[Tensor], Evidence],
+    learners: Sequence[DefectFitter],
+) -> list[Evidence]:
+    """Return what is seen of held-out images; ``learners`` are given copies of them with a defect each."""
+    found: list[Evidence] = []
+    taken = 0
+    for images in held_out:
+        images = images[: MOST_HELD_OUT - taken]
+        found.append(look(images))
+        if learners:
+            pasted = paste_defects(images, range(taken, taken + len(images)))
+            evidence = look(pasted.images)
+            with undisturbed(original(model), images):
+                for learner in learners:
+                    learner.take_defects(evidence, pasted.masks)
+        taken += len(images)
+        if taken >= MOST_HELD_OUT:
+            break
+    return found
 
 
 def score_normal(

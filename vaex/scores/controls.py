@@ -37,9 +37,9 @@ class MeanMap(Score):
         return score_named(self.of)
 
     @property
-    def stands_on(self) -> str:
+    def stands_on(self) -> tuple[str, ...]:
         """Name of the other score."""
-        return self.of
+        return (self.of,)
 
     @property
     def fit_reads(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vaex.checked import call_checked
 from vaex.errors import unknown
+from vaex.scores.combination import Combination
 from vaex.scores.controls import MeanMap
 from vaex.scores.evidence import Evidence, Scored
 from vaex.scores.feature import FeatureDistance, FeatureError, FeatureResidual, PaDiM
@@ -22,7 +23,7 @@ SCORES: dict[str, type[Score]] = {
         *(Attention, Reconstruction, KL, Deviation, Mahalanobis, Projection),
         *(FeatureError, FeatureDistance, FeatureResidual, PaDiM, PatchCore),
         *(FeatureNorm, SyntheticMetric),
-        MeanMap,
+        *(MeanMap, Combination),
     )
 }
 """Every score by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,6 +24,14 @@ class Fitter(Protocol):
 
     def state(self, held_out: Sequence[Evidence]) -> dict[str, Any]:
         """Return plain tensors and values; choices are made by ``held_out``, normal images that were not taken in."""
+
+
+@runtime_checkable
+class DefectFitter(Fitter, Protocol):
+    """One that also learns from defects, pasted on held-out images."""
+
+    def take_defects(self, evidence: Evidence, masks: Tensor) -> None:
+        """Take in a batch of held-out images with a defect each, inside ``masks`` (B, 1, H, W) of 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,9 @@ class Score:
         return self.label or self.name
 
     @property
-    def stands_on(self) -> str | None:
-        """Name of another score that must be fitted before this one."""
-        return None
+    def stands_on(self) -> tuple[str, ...]:
+        """Names of other scores that must be fitted before this one."""
+        return ()
 
     @property
     def fit_reads(self) -> tuple[str, ...]:
