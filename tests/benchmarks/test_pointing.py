@@ -17,14 +17,15 @@ from vaex.benchmarks.pointing import (
     Findings,
     Latents,
     Subject,
+    decoded_changes,
     factor_masks,
     matched_latents,
     measure_run,
     methods_and_targets,
-    over_seeds,
-    pointing_tables,
     row_name,
 )
+from vaex.benchmarks.pointing_tables import over_seeds, pointing_tables
+from vaex.build import build_model
 from vaex.data import Sprites
 from vaex.data.render import draw_sprites
 from vaex.errors import VaexError
@@ -84,6 +85,18 @@ def test_masks_are_the_pixels_that_a_step_changes(data: Sprites) -> None:
             then = draw_sprites(0, scale[s2], 0.0, x[a2], y[b2], 32)[0]
             np.testing.assert_array_equal(found[row, column].numpy() > 0.5, now != then)
             assert (now != then).any()
+
+
+def test_decoded_changes_are_what_the_decoder_does_without_the_latent() -> None:
+    model: Any = build_model({"name": "conv", "shape": [3, 32, 32], "latents": 3, "width": 4, "hidden": 8}).eval()
+    images = torch.rand(2, 3, 32, 32)
+    found = decoded_changes(model, images, [2, 0])
+    for row, image in enumerate(images):
+        mean = model.encode(image[None]).mean[0].detach()
+        for column, latent in enumerate([2, 0]):
+            code = torch.tensor([0.0 if i == latent else float(value) for i, value in enumerate(mean)])
+            change = (image - model.decode(code[None]).mean[0]).abs().sum(0)
+            torch.testing.assert_close(found[row, column], change, atol=1e-5, rtol=1e-5)
 
 
 def test_measures_of_a_run_equal_those_of_maps_computed_here(data: Sprites) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from vaex.attention import IMAGE_METHODS, METHODS, TARGETS, latent_attention
 from vaex.attention.methods import method_named
-from vaex.benchmarks.table import Table
 from vaex.data import Sprites
 from vaex.errors import VaexError, unknown
 from vaex.metrics.maps import active_units
@@ -27,6 +26,8 @@ from vaex.networks import VAE
 
 MEASURES = ("pointing_game", "energy_inside")
 CHANCE, INTENSITY = "chance: a uniform map", "control: the image itself"
+DECODED = "control: image minus its decoding with the latent at 0"
+"""The factor that integrated gradients of the counterfactual baseline multiply the gradient with."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,18 @@ def _batches(data: Sprites, images: int, batch: int) -> Iterator[tuple[Tensor, T
         yield items["image"], items["index"]
 
 
+@torch.no_grad()
+def decoded_changes(model: VAE, images: Tensor, latents: Sequence[int]) -> Tensor:
+    """Return |x - g(mu with mu_i = 0)| summed over colours, (B, T, H, W), for every latent i of ``latents``."""
+    codes = model.encode(images).mean
+    changes = []
+    for latent in latents:
+        without = codes.clone()
+        without[:, latent] = 0
+        changes.append((images - model.decode(without).mean).abs().sum(1))
+    return torch.stack(changes, 1)
+
+
 def measure_run(
     subject: Subject,
     pairs: Sequence[tuple[Method, str]],
@@ -168,6 +181,10 @@ def measure_run(
         count += len(pictures)
         metric(CHANCE, "trained").update(torch.ones_like(masks), masks)
         metric(INTENSITY, "trained").update(pictures.mean(1, keepdim=True).expand_as(masks), masks)
+        for weights, model in models.items():
+            if hasattr(model, "decode"):
+                given = pictures.to(next(model.parameters()).device)
+                metric(DECODED, weights).update(decoded_changes(model, given, numbers).cpu(), masks)
         for method, target in pairs:
             row = row_name(method, target)
             for weights, model in models.items():
@@ -195,50 +212,3 @@ def row_name(method: Method, target: str) -> str:
         return f"{method}, {target}"
     options = ", ".join(str(value) for name, value in method.items() if name != "name")
     return f"{method['name']} ({options}), {target}" if options else f"{method['name']}, {target}"
-
-
-def over_seeds(findings: Sequence[Findings], row: str, weights: str, measure: str, factor: str | None = None) -> str:
-    """Return mean and standard deviation over runs of the mean over latents, those of ``factor`` where one is given.
-
-    Each run counts once, whatever its number of latents; runs without such a latent stay out.
-    """
-    runs = []
-    for one in findings:
-        values = one.rows.get(row, {}).get(weights, {}).get(measure, ())
-        kept = [v for v, f in zip(values, one.latents.factors, strict=bool(values)) if factor in (None, f)]
-        kept = [value for value in kept if not math.isnan(value)]
-        if kept:
-            runs.append(sum(kept) / len(kept))
-    if not runs:
-        return "-"
-    mean = float(np.mean(runs))
-    return f"{mean:.3f}" if len(runs) == 1 else f"{mean:.3f} +- {float(np.std(runs, ddof=1)):.3f}"
-
-
-def pointing_tables(findings: Sequence[Findings]) -> list[Table]:
-    """Return the table of all rows, and that of the energy inside by factor; mean +- standard deviation over runs."""
-    rows = list(dict.fromkeys(row for one in findings for row in one.rows))
-    names = [("trained", m) for m in MEASURES] + [("untrained", m) for m in MEASURES]
-    columns = ("map", *(f"{measure.replace('_', ' ')}, {weights}" for weights, measure in names))
-    body = tuple((row, *(over_seeds(findings, row, *name) for name in names)) for row in rows)
-    factors = list(dict.fromkeys(factor for one in findings for factor in one.latents.factors))
-    by_factor = tuple((row, *(over_seeds(findings, row, "trained", MEASURES[1], f) for f in factors)) for row in rows)
-    notes = [_note(one) for one in findings]
-    reasons = {row: reason for one in findings for row, reason in one.skipped.items()}
-    notes += [  # many rows lack the same thing
-        f"Left out: {'; '.join(row for row, why in reasons.items() if why == reason)}. {reason}"
-        for reason in dict.fromkeys(reasons.values())
-    ]
-    return [
-        Table("Factor-grounded pointing", columns, body, tuple(notes)),
-        Table("Energy inside by factor, trained", ("map", *factors), by_factor),
-    ]
-
-
-def _note(one: Findings) -> str:
-    kept = one.latents
-    pairs = ", ".join(f"z{n} {f} {s:.2f}" for n, f, s in zip(kept.numbers, kept.factors, kept.strengths, strict=True))
-    return (
-        f"{one.name}: {one.images} images; latents and the share of their variance that their factor explains: "
-        f"{pairs}; left out: {kept.collapsed} collapsed, {kept.weak} weakly matched."
-    )
