@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from vaex.data.folder import Folder
     from vaex.data.mnist import MNIST
     from vaex.data.module import ImageDataModule
+    from vaex.data.mpi3d import MPI3D
     from vaex.data.mvtec import MVTec
     from vaex.data.ped1 import Ped1
+    from vaex.data.shapes3d import Shapes3D
     from vaex.data.sprites import Sprites
 
-__all__ = ["MNIST", "DSprites", "Defects", "Folder", "ImageDataModule", "MVTec", "Ped1", "Sprites"]
+__all__ = ["MNIST", "MPI3D", "DSprites", "Defects", "Folder", "ImageDataModule", "MVTec", "Ped1", "Shapes3D", "Sprites"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -24,8 +26,10 @@ __getattr__, __dir__ = lazy_exports(
         "Folder": "vaex.data.folder",
         "ImageDataModule": "vaex.data.module",
         "MNIST": "vaex.data.mnist",
+        "MPI3D": "vaex.data.mpi3d",
         "MVTec": "vaex.data.mvtec",
         "Ped1": "vaex.data.ped1",
+        "Shapes3D": "vaex.data.shapes3d",
         "Sprites": "vaex.data.sprites",
     },
 )

@@ -25,12 +25,16 @@ def unpack_images(bits: Any, rows: Any, height: int, width: int) -> Tensor:
     ``bits`` is a uint8 tensor, an array, or what is indexed like one; ``rows`` (B,) are positions in it.
     """
     if isinstance(bits, Tensor):
-        chosen = bits[torch.as_tensor(rows, device=bits.device)]  # (B, H * W / 8)
-        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
-        pixels = (chosen.unsqueeze(-1) >> shifts).bitwise_and_(1)  # (B, H * W / 8, 8)
-        return pixels.to(torch.float32).view(-1, 1, height, width)
-    # numpy: for gathers of this size torch would wake its other threads, at a higher price than the work
-    return torch.from_numpy(np.unpackbits(bits[rows]).astype(np.float32)).view(-1, 1, height, width)
+        pixels = _shifted(bits, rows).to(torch.float32)
+    else:  # numpy: for gathers of this size torch would wake its other threads, at a higher price than the work
+        pixels = torch.from_numpy(np.unpackbits(bits[rows]).astype(np.float32))
+    return pixels.view(-1, 1, height, width)
+
+
+def _shifted(bits: Tensor, rows: Any) -> Tensor:
+    chosen = bits[torch.as_tensor(rows, device=bits.device)]  # (B, H * W / 8)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
+    return (chosen.unsqueeze(-1) >> shifts).bitwise_and_(1)  # (B, H * W / 8, 8)
 
 
 class PackedSet(GridSet):
@@ -42,7 +46,11 @@ class PackedSet(GridSet):
 
     def draw(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images (N, H, W) of 0 and 1 at ``positions`` (N,) of the grid."""
-        return unpack_images(self.bits, positions, self.height, self.width)[:, 0].byte().cpu().numpy()
+        if isinstance(self.bits, Tensor):
+            pixels = _shifted(self.bits, positions).cpu().numpy()
+        else:
+            pixels = np.unpackbits(self.bits[positions])
+        return pixels.reshape(-1, self.height, self.width)
 
     def gather(self, positions: NDArray[np.int64]) -> Batch:
         """Gather image (B, 1, H, W) and mask, which are the same tensor: what is white is the object."""
