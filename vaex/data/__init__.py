@@ -6,24 +6,30 @@ from vaex.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vaex.data.defects import Defects
+    from vaex.data.dsprites import DSprites
     from vaex.data.folder import Folder
     from vaex.data.mnist import MNIST
     from vaex.data.module import ImageDataModule
+    from vaex.data.mpi3d import MPI3D
     from vaex.data.mvtec import MVTec
     from vaex.data.ped1 import Ped1
+    from vaex.data.shapes3d import Shapes3D
     from vaex.data.sprites import Sprites
 
-__all__ = ["MNIST", "Defects", "Folder", "ImageDataModule", "MVTec", "Ped1", "Sprites"]
+__all__ = ["MNIST", "MPI3D", "DSprites", "Defects", "Folder", "ImageDataModule", "MVTec", "Ped1", "Shapes3D", "Sprites"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "DSprites": "vaex.data.dsprites",
         "Defects": "vaex.data.defects",
         "Folder": "vaex.data.folder",
         "ImageDataModule": "vaex.data.module",
         "MNIST": "vaex.data.mnist",
+        "MPI3D": "vaex.data.mpi3d",
         "MVTec": "vaex.data.mvtec",
         "Ped1": "vaex.data.ped1",
+        "Shapes3D": "vaex.data.shapes3d",
         "Sprites": "vaex.data.sprites",
     },
 )
