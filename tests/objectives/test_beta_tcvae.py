@@ -88,7 +88,7 @@ def test_weighted_is_the_mixture_of_the_batch_with_the_constants_of_the_paper() 
 
 
 def test_the_stratified_total_correlation_of_a_gaussian_is_its_closed_form() -> None:
-    """Narrow posteriors around correlated means: q(z) is nearly N(0, S), whose TC is -1/2 log det of its correlation."""
+    """Narrow posteriors around correlated means: q(z) is nearly N(0, S), with TC -1/2 log det of its correlation."""
     correlation = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
     torch.manual_seed(0)
     mean = MultivariateNormal(torch.zeros(2, dtype=torch.float64), correlation).sample((1500,))
@@ -142,7 +142,7 @@ def test_half_precision_codes_are_compared_in_fp32() -> None:
     z, mean, logvar = (part.bfloat16() for part in codes(6, 3))
     output = output_of(z, mean, logvar)
     terms = BetaTCVAE(dataset_size=N)(black(6), output, 0)
-    rounded = by_loops(*(part.double() for part in (z, mean, logvar)), "weighted")
+    rounded = by_loops(z.double(), mean.double(), logvar.double(), "weighted")
     assert terms.parts["total_correlation"].dtype == torch.float32
     assert terms.parts["total_correlation"].item() == pytest.approx(rounded[1], rel=1e-4)
 
@@ -166,11 +166,11 @@ def test_bad_options_are_told(options: dict[str, Any], words: str) -> None:
 
 def test_what_cannot_be_estimated_is_told() -> None:
     objective = BetaTCVAE(dataset_size=N)
-    with pytest.raises(VaexError, match="batch of one; choose data.batch_size"):
+    with pytest.raises(VaexError, match=r"batch of one; choose data.batch_size"):
         objective(black(1), output_of(*codes(1, 3)), 0)
-    with pytest.raises(VaexError, match="batch of 60 out of objective.dataset_size=50"):
+    with pytest.raises(VaexError, match=r"batch of 60 out of objective.dataset_size=50"):
         objective(black(60), output_of(*codes(60, 3)), 0)
-    with pytest.raises(VaexError, match="set objective.dataset_size"):
+    with pytest.raises(VaexError, match=r"set objective.dataset_size"):
         BetaTCVAE()(black(4), output_of(*codes(4, 3)), 0)
     grid = output_of(*(part[..., None, None] for part in codes(4, 3)))
     with pytest.raises(VaexError, match=r"latent grid \(4, 3, 1, 1\)"):

@@ -47,7 +47,7 @@ def test_the_covariance_of_draws_is_what_ii_states() -> None:
     _, mean, logvar = codes(200, 3, seed=2)
     torch.manual_seed(0)
     many = (mean + torch.randn(2000, *mean.shape, dtype=mean.dtype) * (logvar / 2).exp()).reshape(-1, 3)
-    found = DIPVAEII().covariance(output_of(mean, mean, logvar))
+    found = DIPVAEII().covariance(output_of(mean, mean, logvar), 0)
     np.testing.assert_allclose(found.numpy(), np.cov(many.numpy(), rowvar=False), atol=0.01)
 
 

@@ -41,7 +41,7 @@ def test_the_mmd_is_that_of_a_double_loop(kernel: str, bandwidth: float) -> None
 
 
 def test_the_mmd_of_two_gaussians_is_its_closed_form() -> None:
-    """E k(x, y) of N(m, v) and N(0, 1) in one dimension, k of width 1: sqrt(1 / (1 + v + 1)) exp(-m^2 / 2(1 + v + 1))."""
+    """E exp(-d^2 / 2) of d ~ N(m, v), the difference of two codes, is exp(-m^2 / 2(1 + v)) / sqrt(1 + v)."""
 
     def expectation(shift: float, variance: float) -> float:
         return math.sqrt(1 / (1 + variance)) * math.exp(-(shift**2) / (2 * (1 + variance)))
@@ -104,9 +104,9 @@ def test_bad_options_are_told(options: dict[str, Any], words: str) -> None:
 
 
 def test_bad_batches_are_told() -> None:
-    with pytest.raises(VaexError, match="objective=info_vae .* batch of one"):
+    with pytest.raises(VaexError, match=r"objective=info_vae .* batch of one"):
         InfoVAE()(black(1), output_of(*codes(1, 3)), 0)
-    with pytest.raises(VaexError, match="objective=info_vae .* latent grid"):
+    with pytest.raises(VaexError, match=r"objective=info_vae .* latent grid"):
         InfoVAE()(black(4), output_of(*(part[..., None, None] for part in codes(4, 3))), 0)
     with pytest.raises(VaexError, match=r"two sets of 2 codes or more, got \(3, 2\) and \(4, 2\)"):
         mmd(torch.zeros(3, 2), torch.zeros(4, 2))

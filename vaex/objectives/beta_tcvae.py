@@ -124,7 +124,7 @@ class BetaTCVAE(ELBO):
             raise VaexError("objective=beta_tcvae needs the number of training images; set objective.dataset_size.")
         factor = self.warmup(step)
         total, parts = elbo_terms(images, output, factor, self.free_bits)
-        z, mean, logvar = (all_codes(part, "beta_tcvae") for part in (output.z, *output.posterior))
+        z, mean, logvar = (all_codes(part, "beta_tcvae", step) for part in (output.z, *output.posterior))
         found = decomposition(z, mean, logvar, self.dataset_size, self.estimator)
         for weight, value in zip(self.weights, found, strict=True):
             total = total + factor * (weight - 1) * value

@@ -24,8 +24,8 @@ def check_weights(**values: Any) -> None:
             raise VaexError(f"objective.{name} must be a number of 0 or more, got {value!r}.")
 
 
-def all_codes(codes: Tensor, objective: str) -> Tensor:
-    """Return the codes (B, D) of all processes, in fp32 at least and with their gradient.
+def all_codes(codes: Tensor, objective: str, step: int) -> Tensor:
+    """Return the codes (B, D) of all processes, in fp32 at least and with their gradient; see `gathered`.
 
     Raises:
         VaexError: for a latent grid, and for a single image, which has nothing to be compared with.
@@ -35,7 +35,7 @@ def all_codes(codes: Tensor, objective: str) -> Tensor:
             f"objective={objective} compares codes (B, D), and this network gives a latent grid {tuple(codes.shape)}; "
             "choose a network with one code per image, or objective=beta_vae."
         )
-    codes = gathered(codes.to(torch.promote_types(codes.dtype, torch.float32)))
+    codes = gathered(codes.to(torch.promote_types(codes.dtype, torch.float32)), step)
     if len(codes) < 2:
         raise VaexError(
             f"objective={objective} compares the images of a batch and got a batch of one; choose data.batch_size and "

@@ -56,9 +56,9 @@ class DIPVAEI(ELBO):
         super().__init__(warmup=warmup, free_bits=free_bits)
         self.off_diagonal, self.diagonal = off_diagonal, diagonal
 
-    def covariance(self, output: VAEOutput) -> Tensor:
+    def covariance(self, output: VAEOutput, step: int) -> Tensor:
         """Return the covariance that is penalised, (D, D)."""
-        return covariance_of_means(all_codes(output.posterior.mean, self.name))
+        return covariance_of_means(all_codes(output.posterior.mean, self.name, step))
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``.
@@ -68,7 +68,7 @@ class DIPVAEI(ELBO):
         """
         factor = self.warmup(step)
         total, parts = elbo_terms(images, output, factor, self.free_bits)
-        off_diagonal, diagonal = identity_penalties(self.covariance(output))
+        off_diagonal, diagonal = identity_penalties(self.covariance(output, step))
         total = total + factor * (self.off_diagonal * off_diagonal + self.diagonal * diagonal)
         return Terms(total, {**parts, "dip_off_diagonal": off_diagonal, "dip_diagonal": diagonal})
 
@@ -90,7 +90,7 @@ class DIPVAEII(DIPVAEI):
     ) -> None:
         super().__init__(off_diagonal, diagonal, warmup, free_bits)
 
-    def covariance(self, output: VAEOutput) -> Tensor:
+    def covariance(self, output: VAEOutput, step: int) -> Tensor:
         """Return the covariance that is penalised, (D, D)."""
-        variance = all_codes(output.posterior.logvar, self.name).exp().mean(0)  # (D,)
-        return super().covariance(output) + torch.diag_embed(variance)
+        variance = all_codes(output.posterior.logvar, self.name, step).exp().mean(0)  # (D,)
+        return super().covariance(output, step) + torch.diag_embed(variance)

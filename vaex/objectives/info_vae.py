@@ -108,8 +108,8 @@ class InfoVAE(ELBO):
         """
         factor = self.warmup(step)
         total, parts = elbo_terms(images, output, factor * (1 - self.alpha), self.free_bits)
-        codes = all_codes(output.z, "info_vae")
-        drawn = gathered(torch.randn_like(output.z, dtype=codes.dtype))  # each process draws its share
+        codes = all_codes(output.z, "info_vae", step)
+        drawn = gathered(torch.randn_like(output.z, dtype=codes.dtype), step)  # each process draws its share
         distance = mmd(codes, drawn, self.kernel, self.bandwidth)
         total = total + factor * (self.alpha + self.scale - 1) * distance
         return Terms(total, {**parts, "mmd": distance})
