@@ -17,7 +17,7 @@ from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
-from vaex.objectives import ELBO, BetaVAE
+from vaex.objectives import DIPVAEI, DIPVAEII, ELBO, IWAE, AnnealedVAE, BetaTCVAE, BetaVAE, InfoVAE
 from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
 from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
@@ -41,6 +41,12 @@ PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "vae": ELBO,
     "beta_vae": BetaVAE,
+    "annealed_vae": AnnealedVAE,
+    "beta_tcvae": BetaTCVAE,
+    "dip_vae_i": DIPVAEI,
+    "dip_vae_ii": DIPVAEII,
+    "info_vae": InfoVAE,
+    "iwae": IWAE,
     "synthetic_attention": SyntheticAttention,
 }
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
@@ -108,6 +114,8 @@ def build_objective(objective: Mapping[str, Any], model: VAE | None = None, seed
     if options.get("warmup"):
         call_checked("objective.warmup", Warmup, options["warmup"])
     built: Objective = call_checked(f"objective '{objective['name']}'", function, options)
+    if isinstance(built, IWAE) and model is not None:
+        built.bind(model)
     term = call_checked("objective.attention", AttentionTerm, attention)
     if term.weight == 0:
         return built

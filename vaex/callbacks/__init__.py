@@ -2,6 +2,9 @@
 
 from vaex.callbacks.attention import Attention
 from vaex.callbacks.best import BestCheckpoint
+from vaex.callbacks.bound import ImportanceBound
 from vaex.callbacks.last import LastCheckpoint
+from vaex.callbacks.latents import Latents
+from vaex.callbacks.traversal import Traversal
 
-__all__ = ["Attention", "BestCheckpoint", "LastCheckpoint"]
+__all__ = ["Attention", "BestCheckpoint", "ImportanceBound", "LastCheckpoint", "Latents", "Traversal"]

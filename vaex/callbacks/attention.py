@@ -22,13 +22,12 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
@@ -36,6 +35,7 @@ from vaex.attention.methods import method_named, rectifier_named
 from vaex.attention.targets import target_named, whole_numbers
 from vaex.callbacks.batches import entry, images_of
 from vaex.callbacks.measures import ScoreMeasures, named_apart
+from vaex.callbacks.models import model_at
 from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
@@ -115,18 +115,6 @@ class Attention(pl.Callback):
 
     # --- what is explained
 
-    def _vae(self, pl_module: pl.LightningModule) -> nn.Module:
-        if not self.model:
-            return pl_module
-        try:
-            found = attrgetter(self.model)(pl_module)
-        except AttributeError:
-            found = None
-        if not isinstance(found, nn.Module):
-            children = [name for name, _ in pl_module.named_children()]
-            raise unknown(f"module to explain in {type(pl_module).__name__}", self.model, children)
-        return found
-
     def explain(self, pl_module: pl.LightningModule, images: Tensor) -> Explanation:
         """Return the explanation of ``images`` with this callback's model, layer and options."""
         return self._explained(pl_module, images)[0]
@@ -134,7 +122,7 @@ class Attention(pl.Callback):
     def _explained(
         self, pl_module: pl.LightningModule, images: Tensor, scores: Sequence[ScoreLike] = ()
     ) -> tuple[Explanation, dict[str, Scored]]:
-        vae, score = self._vae(pl_module), self.score
+        vae, score = model_at(pl_module, self.model), self.score
         options = self.options
         if pl_module.trainer.state.fn == "fit" and not calibration_of(vae):  # that follows training
             score = score_named("attention") if needs_calibration(score) else score
@@ -144,7 +132,7 @@ class Attention(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
-        vae = original(self._vae(pl_module))
+        vae = original(model_at(pl_module, self.model))
         for name in [self.layer] if isinstance(self.layer, str) else self.layer or ():
             resolve_layer(vae, name)
 

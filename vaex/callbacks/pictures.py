@@ -47,6 +47,12 @@ def log_picture(logger: Any, key: str, picture: Any, step: int) -> None:
         logger.experiment.add_image(key, torch.from_numpy(picture.copy()), step, dataformats="HWC")
 
 
+def log_animation(logger: Any, key: str, path: Path, step: int) -> None:
+    """Send a GIF to a logger that takes moving pictures as files (wandb); others are left alone."""
+    if hasattr(logger, "log_video"):
+        logger.log_video(key=key, videos=[str(path)], step=step, format=["gif"])
+
+
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
     array: np.ndarray[Any, Any] = tensor.detach().float().cpu().numpy()
     return array

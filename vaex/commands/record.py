@@ -18,7 +18,7 @@ from vaex import __version__
 from vaex.runs import write_json
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
-SECTIONS = ("attention", "localization", "disentanglement")
+SECTIONS = ("attention", "latents", "localization", "disentanglement")
 
 
 def source_state() -> dict[str, Any]:

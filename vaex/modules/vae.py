@@ -16,6 +16,7 @@ from torch import Tensor
 from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
+from vaex.modules.dataset_size import tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
@@ -109,11 +110,13 @@ class VAEModule(pl.LightningModule):
         return batch
 
     def on_fit_start(self) -> None:
-        """Check that the objective is one for the training images.
+        """Check that the objective is one for the training images, and tell it their number where it asks.
 
         Raises:
-            VaexError: for pasted defects that it would take for normal, or for none where it learns from them.
+            VaexError: for pasted defects that it would take for normal, or for none where it learns from them; for
+                another number of images than was given.
         """
+        tell_dataset_size(self.objective, self.hparams["objective"], self.trainer)
         pasted = getattr(getattr(self.trainer, "datamodule", None), "pasted", None)
         name = self.hparams["objective"].get("name")
         if pasted and "mask" not in self.objective.needs:

@@ -1,16 +1,28 @@
 """Arrays in, pictures out: numpy arrays become overlays, figures and PNG files; no torch, no global state.
 
 `overlay` lays one map over one image, `attention_figure` shows the maps of many latents for many images,
-`image_grid` puts images side by side, `intervals_figure` shows numbers of several seeds, `figure_to_array` and
-`save_png` take figures and pictures out.
+`image_grid` puts images side by side, `traversal_figure` and `traversal_frames` show what latents do,
+`intervals_figure` shows numbers of several seeds, `figure_to_array`, `save_png` and `save_gif` take pictures out.
 """
 
 from __future__ import annotations
 
-from vaex.viz.files import figure_to_array, save_png
+from vaex.viz.files import figure_to_array, save_gif, save_png
 from vaex.viz.grid import attention_figure
 from vaex.viz.intervals import Dots, intervals_figure
 from vaex.viz.overlays import overlay
 from vaex.viz.tiles import image_grid
+from vaex.viz.traversals import traversal_figure, traversal_frames
 
-__all__ = ["Dots", "attention_figure", "figure_to_array", "image_grid", "intervals_figure", "overlay", "save_png"]
+__all__ = [
+    "Dots",
+    "attention_figure",
+    "figure_to_array",
+    "image_grid",
+    "intervals_figure",
+    "overlay",
+    "save_gif",
+    "save_png",
+    "traversal_figure",
+    "traversal_frames",
+]

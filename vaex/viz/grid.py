@@ -105,10 +105,10 @@ def attention_figure(
     note = f"Colour over the grey input: {label}, on one scale for all maps."
     note += " The score map has its own." if score_maps is not None else ""
     note += " Cyan outline: true mask." if masks is not None else ""
-    return _compose(cells, cell, tops, sides, bars, note)
+    return compose(cells, cell, tops, sides, bars, note)
 
 
-def _compose(
+def compose(
     cells: list[list[Pixels]],
     cell: tuple[int, int],
     tops: list[list[str]],
