@@ -2,6 +2,7 @@
 
 from vaex.callbacks.attention import Attention
 from vaex.callbacks.best import BestCheckpoint
+from vaex.callbacks.disentanglement import Disentanglement
 from vaex.callbacks.last import LastCheckpoint
 
-__all__ = ["Attention", "BestCheckpoint", "LastCheckpoint"]
+__all__ = ["Attention", "BestCheckpoint", "Disentanglement", "LastCheckpoint"]

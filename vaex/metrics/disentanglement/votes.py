@@ -86,7 +86,7 @@ def factor_vae_scores(
     _checked(votes, batch, table)
     variances = table.codes.var(0, ddof=1)
     active = np.sqrt(variances) >= threshold
-    active &= variances > 0
+    active &= np.ptp(table.codes, 0) > 0  # rounding may leave a constant one some variance
     counts = {
         "factor_vae_active_latents": float(active.sum()),
         "factor_vae_pruned_latents": float((~active).sum()),
