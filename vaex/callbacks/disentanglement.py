@@ -117,7 +117,11 @@ class Disentanglement(pl.Callback):
         if trainer.is_global_zero:
             found = self._scores(trainer, self._vae(pl_module), data, done)
         found = trainer.strategy.broadcast(found)
-        pl_module.log_dict({f"disentanglement/val/{name}": value for name, value in found.items()}, sync_dist=False)
+        logged = {f"disentanglement/val/{name}": value for name, value in found.items()}
+        # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
+        pl_module.log_dict(logged, logger=False, sync_dist=False)
+        for logger in trainer.loggers if logged else ():
+            logger.log_metrics(logged, step=max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1))
 
     def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int) -> dict[str, float]:
         from vaex.viz import save_png

@@ -26,7 +26,13 @@ def entangled() -> Case:
     unit = (factors - factors.mean(0)) / factors.std(0)
     mixed = unit @ random.normal(size=(5, 4)) * 0.7 + random.normal(size=(len(unit), 4)) * 0.4
     codes = np.column_stack(
-        [unit[:, 0] + 0.2 * unit[:, 1], mixed, random.normal(size=len(unit)), 0.01 * unit[:, 2], np.full(len(unit), 0.3)]
+        [
+            unit[:, 0] + 0.2 * unit[:, 1],
+            mixed,
+            random.normal(size=len(unit)),
+            0.01 * unit[:, 2],
+            np.full(len(unit), 0.3),
+        ]
     )
     return Case(codes, factors)
 

@@ -44,9 +44,7 @@ def information(a: Array, b: Array) -> float:
     """Mutual information in nats of two discrete variables, from the definition."""
     joint, left, right = Counter(zip(a.tolist(), b.tolist(), strict=True)), Counter(a.tolist()), Counter(b.tolist())
     total = len(a)
-    return sum(
-        count / total * math.log(count * total / (left[x] * right[y])) for (x, y), count in joint.items()
-    )
+    return sum(count / total * math.log(count * total / (left[x] * right[y])) for (x, y), count in joint.items())
 
 
 def entropy(values: Array) -> float:

@@ -10,7 +10,16 @@ import pytest
 from tests.metrics.disentanglement import library
 from tests.metrics.disentanglement.conftest import Case, grid
 from vaex.errors import VaexError
-from vaex.metrics.disentanglement import dci, dci_forest, dci_forest_scores, dci_scores, irs, irs_scores, sap, sap_scores
+from vaex.metrics.disentanglement import (
+    dci,
+    dci_forest,
+    dci_forest_scores,
+    dci_scores,
+    irs,
+    irs_scores,
+    sap,
+    sap_scores,
+)
 from vaex.metrics.disentanglement.importance import concentration, weighted
 from vaex.metrics.disentanglement.interventions import robustness
 from vaex.metrics.disentanglement.predictors import cut_accuracies, explained_variance

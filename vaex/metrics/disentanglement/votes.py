@@ -41,7 +41,9 @@ def vote_table(factors: Integers, latents: Integers, shape: tuple[int, int]) -> 
 
 def _checked(votes: tuple[int, int], batch: int, table: CodeTable) -> None:
     if min(votes) < 1 or batch < 2:
-        raise VaexError(f"Votes need batches of at least 2 and at least 1 vote to fit and to judge, got {batch}, {votes}.")
+        raise VaexError(
+            f"Votes need batches of at least 2 and at least 1 vote to fit and to judge, got {batch}, {votes}."
+        )
     if len(table.codes) < batch:
         raise VaexError(
             f"A vote looks at {batch} images, but there are the codes of {len(table.codes)}: encode more images, or "
