@@ -36,6 +36,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"callbacks"},
     {"modules"},
     {"detectors"},
+    {"coding"},  # encodes as calibration does
     {"calibrate"},
     {"explanation", "columns", "exporting"},
     {"scores"},
@@ -65,7 +66,10 @@ HEAVY = {
 }
 MAX_LINES = 260
 
-PUBLIC = ("vaex", "vaex.attention", "vaex.callbacks", "vaex.data", "vaex.metrics", "vaex.modules")
+PUBLIC = (
+    *("vaex", "vaex.attention", "vaex.callbacks", "vaex.data", "vaex.metrics", "vaex.metrics.disentanglement"),
+    "vaex.modules",
+)
 
 
 class Import(NamedTuple):

@@ -23,6 +23,7 @@ from vaex.calibrate import store_calibration
 from vaex.callbacks.history import RunCSVLogger
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
+from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -189,13 +190,19 @@ class Run:
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
+            stages["test"] |= self._disentanglement(folder)
         return "last weights" if best is None else "best checkpoint", stages
 
     def test(self) -> dict[str, dict[str, float]]:
         """Test the module as it is; return the flat metrics."""
         with self._closing_loggers():
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-        return {"test": self._flat("test")}
+            return {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+
+    def _disentanglement(self, folder: Path) -> dict[str, float]:
+        metrics, device = container(self.config.metrics), self.trainer.strategy.root_device
+        vae = self.module.vae.to(device)
+        return disentanglement(metrics, vae, self.data, self.trainer, folder, self.config.seed)
 
     def _flat(self, stage: str) -> dict[str, float]:
         label = score_named(container(self.config.score)).known_as
@@ -219,6 +226,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
         VaexError: as the parts do; when the checkpoint ``resume`` is damaged.
     """
     quiet()
+    settings(container(config.metrics))  # a wrong name is told now
     pl.seed_everything(config.seed, workers=True, verbose=False)
     stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
     data = build_data(config.data, from_checkpoint=stored)

@@ -6,6 +6,7 @@ from vaex.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vaex.metrics.detection import DetectionMetrics
+    from vaex.metrics.disentanglement.collection import DisentanglementMetrics
     from vaex.metrics.localization import LocalizationMetrics
     from vaex.metrics.maps import MapMetrics, active_latents, active_units, energy_inside, map_entropy, pointing_game
     from vaex.metrics.overlap import mean_overlap, overlap_ratio, pairwise_overlap
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DetectionMetrics",
+    "DisentanglementMetrics",
     "LocalizationMetrics",
     "MapMetrics",
     "active_latents",
@@ -32,7 +34,11 @@ _OVERLAP = ["mean_overlap", "overlap_ratio", "pairwise_overlap"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
-    {"DetectionMetrics": "vaex.metrics.detection", "LocalizationMetrics": "vaex.metrics.localization"}
+    {
+        "DetectionMetrics": "vaex.metrics.detection",
+        "DisentanglementMetrics": "vaex.metrics.disentanglement.collection",
+        "LocalizationMetrics": "vaex.metrics.localization",
+    }
     | dict.fromkeys(_MAPS, "vaex.metrics.maps")
     | dict.fromkeys(_OVERLAP, "vaex.metrics.overlap")
     | dict.fromkeys(["auroc", "average_precision"], "vaex.metrics.ranking"),

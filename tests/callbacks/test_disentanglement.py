@@ -1,0 +1,125 @@
+"""The disentanglement callback: when, of what, and that training does not notice."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from vaex.callbacks import Disentanglement
+from vaex.coding import encoded
+from vaex.data import Sprites
+from vaex.errors import VaexError
+from vaex.metrics.disentanglement.collection import all_scores
+from vaex.modules import VAEModule
+
+NETWORK = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8}
+GRID = {"shape": 2, "scale": 2, "orientation": 1, "x": 4, "y": 4}  # 64 sprites, 6 batches of 8 an epoch
+
+
+class Kept(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[tuple[int, dict[str, float]]] = []
+        self.pictures: list[tuple[str, tuple[int, ...], int]] = []
+
+    def log_metrics(self, metrics: Any, step: Any = None, **_: Any) -> None:
+        own = {name: value for name, value in metrics.items() if name.startswith("disentanglement/")}
+        if own:
+            self.values.append((step, own))
+
+    def log_image(self, key: str, images: Sequence[Any], step: int) -> None:
+        self.pictures.append((key, images[0].shape, step))
+
+
+def fit(folder: Path, *callbacks: pl.Callback, data: Any = None, **options: Any) -> tuple[pl.Trainer, VAEModule, Kept]:
+    logger = Kept()
+    options = {"max_epochs": 2, **options}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    module = VAEModule(network=NETWORK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        trainer.fit(module, datamodule=data or Sprites(size=32, grid=GRID, val=8, test=8, batch_size=8))
+    return trainer, module, logger
+
+
+def test_scores_come_every_n_batches_and_at_the_end(tmp_path: Path) -> None:
+    callback = Disentanglement(names=["factor_vae", "mig"], every_n_steps=5, codes=None, seed=3)
+    trainer, module, logger = fit(tmp_path, callback)
+    pictures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert pictures == [f"mutual_information_step{n:07d}.png" for n in (5, 10, 12)]
+    assert [key for key, _, _ in logger.pictures] == ["disentanglement/val/mutual_information"] * 3
+    table = encoded(module.vae, trainer.datamodule)  # type: ignore[attr-defined]
+    expected = all_scores(table.codes, table.factors, ["factor_vae", "mig"], 3)
+    last = {name: float(trainer.callback_metrics[f"disentanglement/val/{name}"]) for name in expected}
+    assert last == pytest.approx(expected)
+    assert [step for step, _ in logger.values] == [4, 9, 11]  # the rows of the 5th, 10th and 12th batch
+    assert logger.values[-1][1] == pytest.approx({f"disentanglement/val/{name}": value for name, value in last.items()})
+
+
+def test_ends_of_training_by_steps(tmp_path: Path) -> None:
+    fit(tmp_path, Disentanglement(names=["mig"], every_n_steps=100, codes=None), max_steps=3)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mutual_information_step0000003.png"]
+
+
+def test_training_is_that_without(tmp_path: Path) -> None:
+    _, plain, _ = fit(tmp_path / "a", max_epochs=1)
+    _, watched, _ = fit(
+        tmp_path / "b", Disentanglement(names=["factor_vae"], every_n_steps=2, codes=None), max_epochs=1
+    )
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
+
+
+def test_data_without_factors_is_said_and_not_fatal(tmp_path: Path) -> None:
+    class Plain(Sprites):
+        @property
+        def factor_names(self) -> Any:
+            return ()
+
+        @factor_names.setter
+        def factor_names(self, value: Any) -> None:
+            pass
+
+    data = Plain(size=32, grid=GRID, val=8, test=8, batch_size=8)
+    callback = Disentanglement(every_n_steps=1)
+    trainer, _, logger = fit(tmp_path, callback, data=data, max_steps=2)
+    assert not logger.values
+    assert not (tmp_path / "figures").exists()
+    with pytest.warns(UserWarning, match="Plain states no factors"):
+        callback.on_fit_start(trainer, trainer.lightning_module)
+
+
+def test_codes_that_allow_no_vote_are_warned_of(tmp_path: Path) -> None:
+    callback = Disentanglement(every_n_steps=1, codes=20)
+    trainer, module, logger = fit(tmp_path, callback, max_steps=1)
+    assert not logger.values
+    with pytest.warns(UserWarning, match="after 1 batches: A vote looks at 64 images, but there are the codes of 20"):
+        callback._scores(trainer, module.vae, trainer.datamodule, 1)  # type: ignore[attr-defined]
+
+
+def test_wrong_options_are_told(tmp_path: Path) -> None:
+    with pytest.raises(VaexError, match="did you mean 'mig'"):
+        Disentanglement(names=["mgi"])
+    with pytest.raises(VaexError, match="every_n_steps and batch_size"):
+        Disentanglement(every_n_steps=0)
+    with pytest.raises(VaexError, match="codes=1"):
+        Disentanglement(codes=1)
+    with pytest.raises(VaexError, match="Unknown module to encode with in VAEModule 'vea': did you mean 'vae'"):
+        fit(tmp_path, Disentanglement("vea"))

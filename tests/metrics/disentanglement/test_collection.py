@@ -1,0 +1,90 @@
+"""Metrics by name, the torchmetrics class, and its merging."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import multiprocessing
+
+import vaex.metrics.disentanglement as package
+from tests.metrics.disentanglement.conftest import Case, grid
+from vaex.errors import VaexError
+from vaex.metrics import DisentanglementMetrics
+from vaex.metrics.disentanglement.collection import SCORES, USUAL, all_scores, named_metrics
+
+FACTORS = torch.from_numpy(np.tile(grid(3, 4), (40, 1)))
+CODES = FACTORS.float() + 0.5 * torch.randn(FACTORS.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_metric_has_a_headline_and_all_its_numbers() -> None:
+    for name, scores in SCORES.items():
+        headline = getattr(package, name)
+        assert getattr(package, f"{name}_scores") is scores
+        assert list(inspect.signature(headline).parameters) == ["codes", "factors", "seed"]
+        if name != "dci":
+            found = scores(CODES, FACTORS, 3)
+            assert type(headline(CODES, FACTORS)) is float
+            assert headline(CODES, FACTORS, 3) == found[name]
+            assert all(type(value) is float for value in found.values())
+            assert next(iter(found)) == name
+
+
+def test_flat_names_do_not_collide(entangled: Case) -> None:
+    found = all_scores(CODES, FACTORS, USUAL, 1)
+    assert "dci" not in USUAL
+    assert len(found) == sum(len(SCORES[name](CODES, FACTORS, 1)) for name in USUAL)
+    assert list(all_scores(CODES, FACTORS, ["irs", "mig"]))[0] == "irs"
+
+
+def test_the_class_puts_batches_together() -> None:
+    metric = DisentanglementMetrics(["mig", "factor_vae"], seed=2)
+    for start in range(0, len(CODES), 100):
+        metric.update(CODES[start : start + 100], FACTORS[start : start + 100])
+    expected = all_scores(CODES, FACTORS, ["mig", "factor_vae"], 2)
+    assert {name: float(value) for name, value in metric.compute().items()} == pytest.approx(expected)
+    metric.reset()
+    with pytest.raises(VaexError, match="has seen no codes"):
+        metric.compute()
+
+
+def test_states_merge() -> None:
+    halves = [DisentanglementMetrics(["mig"]), DisentanglementMetrics(["mig"])]
+    halves[0].update(CODES[:250], FACTORS[:250])
+    halves[1].update(CODES[250:], FACTORS[250:])
+    halves[0].merge_state(halves[1])
+    whole = all_scores(CODES, FACTORS, ["mig"])["mig"]
+    assert float(halves[0].compute()["mig"]) == pytest.approx(whole, abs=1e-6)  # all rows, whatever their order
+
+
+def _process(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    metric = DisentanglementMetrics(["mig"])
+    rows = slice(0, 300) if rank == 0 else slice(300, None)  # parts of different lengths
+    metric.update(CODES[rows], FACTORS[rows])
+    torch.save(metric.compute(), Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_are_put_together(tmp_path: Path) -> None:
+    multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    whole = all_scores(CODES, FACTORS, ["mig"])["mig"]
+    for rank in (0, 1):
+        assert float(torch.load(tmp_path / f"{rank}.pt")["mig"]) == pytest.approx(whole, abs=1e-6)
+
+
+def test_wrong_names_and_shapes_are_told() -> None:
+    with pytest.raises(VaexError, match="Unknown disentanglement metric 'migg': did you mean 'mig'"):
+        DisentanglementMetrics(["migg"])
+    with pytest.raises(VaexError, match="named twice"):
+        named_metrics(["mig", "mig"])
+    metric: Any = DisentanglementMetrics()
+    with pytest.raises(VaexError, match="of the same images"):
+        metric.update(CODES, FACTORS[:3])
+    with pytest.raises(VaexError, match="of the same images"):
+        metric.update(CODES[:, 0], FACTORS)

@@ -1,0 +1,86 @@
+"""The table of codes and factors: what is refused, and which rows are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.metrics.disentanglement.conftest import grid
+from vaex.errors import VaexError
+from vaex.metrics.disentanglement.collection import SCORES
+from vaex.metrics.disentanglement.table import code_table, drawn, sample
+
+FACTORS = np.tile(grid(2, 3), (20, 1))
+CODES = np.random.default_rng(0).standard_normal((120, 3))
+
+
+def changed(place: tuple[int, int], value: float) -> Any:
+    codes = CODES.copy()
+    codes[place] = value
+    return codes
+
+
+BAD = {
+    "length": (CODES[:-1], FACTORS, "There are 119 codes but factors of 120 images"),
+    "constant": (CODES, FACTORS * [1, 0], "Factor 1 has the same value 0 in all 120 images"),
+    "one latent": (CODES[:, :1], FACTORS, "at least 2, got 1"),
+    "one image": (CODES[:1], FACTORS[:1], "codes of many images, got 1"),
+    "none": (CODES[:0], FACTORS[:0], "codes of many images, got 0"),
+    "nan": (changed((7, 2), np.nan), FACTORS, "The code of image 7 is nan at latent 2"),
+    "infinite": (changed((9, 0), -np.inf), FACTORS, "The code of image 9 is -inf at latent 0"),
+    "flat codes": (CODES[:, 0], FACTORS, r"Codes must be numbers \(N, D\).*shape \(120,\)"),
+    "flat factors": (CODES, FACTORS[:, 0], r"Factors must be numbers \(N, F\)"),
+    "text": (CODES, FACTORS.astype(str), "Factors must be numbers"),
+    "no factor": (CODES, FACTORS[:, :0], "no column"),
+    "factor nan": (CODES, np.where(FACTORS == 1, np.nan, FACTORS), "Factor 0 holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("case", BAD)
+def test_every_metric_refuses_bad_input_in_one_sentence(name: str, case: str) -> None:
+    codes, factors, message = BAD[case]
+    with pytest.raises(VaexError, match=message):
+        SCORES[name](codes, factors)
+
+
+def test_tensors_and_labels_of_any_kind_are_the_same_table() -> None:
+    expected = code_table(CODES, FACTORS)
+    for factors in (torch.from_numpy(FACTORS), FACTORS * 7 - 3, FACTORS * 10**9, FACTORS / 3, FACTORS.astype(np.uint8)):
+        table = code_table(torch.from_numpy(CODES), factors)
+        np.testing.assert_array_equal(table.classes, expected.classes)
+        assert table.sizes.tolist() == [2, 3]
+    assert expected.classes.tolist() == FACTORS.tolist()
+    graph = torch.from_numpy(CODES).requires_grad_()
+    np.testing.assert_array_equal(code_table(graph, FACTORS).codes, CODES)
+
+
+def test_rows_are_drawn_once_and_apart() -> None:
+    table = code_table(np.column_stack([np.arange(120.0), -np.arange(120.0)]), FACTORS)
+    train, test = drawn(table, 3, 60, 30)
+    rows = np.concatenate([train.codes[:, 0], test.codes[:, 0]])
+    assert len(set(rows)) == 90
+    assert rows.tolist() != sorted(rows)
+    np.testing.assert_array_equal(train.classes, FACTORS[train.codes[:, 0].astype(int)])
+    np.testing.assert_array_equal(train.codes, sample(table, 3, 60).codes)
+    assert drawn(table, 4, 60, 30).train.codes.tolist() != train.codes.tolist()
+    small = drawn(table, 3)  # fewer than 15,000: divided as 10,000 and 5,000 are
+    assert (len(small.train.codes), len(small.test.codes)) == (80, 40)
+    assert len(sample(table, 3).codes) == 120
+
+
+def test_draws_that_tell_nothing_are_refused() -> None:
+    rare = np.zeros((500, 1), int)
+    rare[0] = 1
+    table = code_table(np.random.default_rng(0).standard_normal((500, 2)), rare)
+    with pytest.raises(VaexError, match="10 images are too few for this metric: factor 0 does not vary"):
+        sample(table, 0, 10)
+    with pytest.raises(VaexError, match="at least 2 images"):
+        sample(table, 0, 1)
+    with pytest.raises(VaexError, match="got 1 and 5"):
+        drawn(table, 0, 1, 5)
+    with pytest.raises(VaexError, match="got 2 images"):
+        drawn(code_table(CODES[:2], FACTORS[[0, 4]]), 0)

@@ -1,0 +1,142 @@
+"""The disentanglement callback: how far latents stand for factors, every so many steps, on a fixed set of images.
+
+| log key | meaning |
+|---|---|
+| disentanglement/val/<name> | a number of one of the metrics, such as factor_vae, mig, factor_vae_active_latents |
+| disentanglement/val/mutual_information | picture of the mutual information of latents and factors |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import nn
+
+from vaex.callbacks.pictures import log_picture
+from vaex.coding import Codes, chosen_images, encoded, has_factors
+from vaex.errors import VaexError, unknown
+from vaex.metrics.disentanglement.collection import SCORES, named_metrics
+from vaex.metrics.disentanglement.information import information_matrix
+
+
+def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
+    """Return the mutual information of latents and factors in nats as a picture (H, W, 3)."""
+    from vaex.viz import figure_to_array  # matplotlib only when drawn
+    from vaex.viz.matrix import matrix_figure
+
+    values = information_matrix(table.codes, table.factors, seed)
+    latents = [f"latent {place}" for place in range(len(values))]
+    return figure_to_array(matrix_figure(values, latents, table.names, "Mutual information", "nats"))
+
+
+class Disentanglement(pl.Callback):
+    """Measure disentanglement every ``every_n_steps`` training batches and after the last one.
+
+    ``codes`` images (None: all), drawn with ``seed`` from all that the Trainer's data module states factors of
+    (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names`` read
+    that table. ``model`` is the attribute path from the LightningModule to the VAE ("" for the module itself). The first
+    process works, the others get its numbers. The picture of the mutual information goes to ``folder`` (default: the
+    Trainer's root folder) / figures and to every logger that takes images. Training is not touched.
+
+    Raises:
+        VaexError: for an unknown metric, numbers out of range, or a ``model`` that names nothing. What codes do not
+            allow (too few images for a vote, NaN) is warned of.
+    """
+
+    def __init__(
+        self,
+        model: str = "vae",
+        names: Sequence[str] = ("factor_vae", "mig"),
+        *,
+        every_n_steps: int = 5000,
+        codes: int | None = 10_000,
+        batch_size: int = 256,
+        seed: int = 0,
+        folder: str | None = None,
+    ) -> None:
+        super().__init__()
+        if every_n_steps < 1 or batch_size < 1:
+            raise VaexError(
+                "The disentanglement callback needs every_n_steps and batch_size of at least 1, got "
+                f"{every_n_steps} and {batch_size}."
+            )
+        chosen_images(2, codes)
+        self.model, self.names, self.every_n_steps = model, named_metrics(names), every_n_steps
+        self.codes, self.batch_size, self.seed, self.folder = codes, batch_size, seed, folder
+        self._measured_at = -1
+
+    def _vae(self, pl_module: pl.LightningModule) -> nn.Module:
+        if not self.model:
+            return pl_module
+        try:
+            found = attrgetter(self.model)(pl_module)
+        except AttributeError:
+            found = None
+        if not isinstance(found, nn.Module):
+            children = [name for name, _ in pl_module.named_children()]
+            raise unknown(f"module to encode with in {type(pl_module).__name__}", self.model, children)
+        return found
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the model, so that a wrong name ends the run before its first step; say so where factors are missing."""
+        self._vae(pl_module)
+        self._measured_at = -1
+        data = getattr(trainer, "datamodule", None)
+        if not has_factors(data):
+            rank_zero_warn(f"{type(data).__name__} states no factors, so disentanglement is not measured.")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure where the time has come; batches are counted over all epochs."""
+        done = trainer.fit_loop.total_batch_idx + 1
+        if done % self.every_n_steps == 0:
+            self._measure(trainer, pl_module, done)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure at the end of training."""
+        done = trainer.fit_loop.total_batch_idx + 1
+        ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+        last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        if (ended or last) and self._measured_at != done:
+            self._measure(trainer, pl_module, done)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, done: int) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if not has_factors(data):
+            return
+        self._measured_at = done
+        found: dict[str, float] = {}
+        if trainer.is_global_zero:
+            found = self._scores(trainer, self._vae(pl_module), data, done)
+        found = trainer.strategy.broadcast(found)
+        logged = {f"disentanglement/val/{name}": value for name, value in found.items()}
+        # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
+        pl_module.log_dict(logged, logger=False, sync_dist=False)
+        for logger in trainer.loggers if logged else ():
+            logger.log_metrics(logged, step=max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1))
+
+    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int) -> dict[str, float]:
+        from vaex.viz import save_png
+
+        table = encoded(vae, data, self.codes, self.seed, self.batch_size)
+        found: dict[str, float] = {}
+        try:
+            for name in self.names:
+                found |= SCORES[name](table.codes, table.factors, self.seed)
+            picture = information_picture(table, self.seed)
+        except VaexError as error:
+            rank_zero_warn(f"Disentanglement is not measured after {done} batches: {error}")
+            return found
+        folder = Path(self.folder or trainer.default_root_dir)
+        save_png(picture, folder / "figures" / f"mutual_information_step{done:07d}.png")
+        for logger in trainer.loggers:
+            log_picture(logger, "disentanglement/val/mutual_information", picture, trainer.global_step)
+        return found

@@ -1,0 +1,101 @@
+"""How well factors are predicted from one latent by a straight cut (SAP), and from all of them (explicitness)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Split, code_table, drawn
+from vaex.metrics.ranking import auroc
+
+MARGIN = 0.01
+"""The support vector machine's C, small for speed as in disentanglement_lib."""
+FLAT = 1e-12
+"""A latent of a smaller variance explains nothing."""
+
+
+def explained_variance(split: Split) -> Floats:
+    """Return the squared correlation (D, F) of each latent with the class of each factor, in [0, 1]."""
+    codes, classes = (values - values.mean(0) for values in split.train[:2])
+    products = codes.T @ classes
+    own, others = (codes**2).sum(0), (classes**2).sum(0)
+    flat = own / (len(codes) - 1) <= FLAT
+    share: Floats = products**2 / np.where(flat, 1.0, own)[:, None] / others
+    share[flat] = 0
+    return share
+
+
+def cut_accuracies(split: Split) -> Floats:
+    """Return the test accuracy (D, F) of a linear support vector machine that sees one latent, classes balanced."""
+    from sklearn.svm import LinearSVC
+
+    train, test = split
+    found = np.empty((train.codes.shape[1], train.classes.shape[1]))
+    for latent in range(found.shape[0]):
+        for factor in range(found.shape[1]):
+            # The primal problem has the same solution as the dual one, whose solver draws at random
+            model = LinearSVC(C=MARGIN, class_weight="balanced", dual=False)
+            model.fit(train.codes[:, latent, None], train.classes[:, factor])
+            predicted = model.predict(test.codes[:, latent, None])
+            found[latent, factor] = (predicted == test.classes[:, factor]).mean()
+    return found
+
+
+def top_gap(scores: Floats) -> float:
+    """Return the mean over factors of the gap between the best and second best latent of ``scores`` (D, F)."""
+    ordered = np.sort(scores, 0)
+    return float((ordered[-1] - ordered[-2]).mean())
+
+
+def sap(codes: Any, factors: Any, seed: int = 0) -> float:
+    """Return the SAP score of ``codes`` (N, D) and ``factors`` (N, F), in [0, 1]: ``sap`` of `sap_scores`.
+
+    Raises:
+        VaexError: as `sap_scores`.
+    """
+    return top_gap(cut_accuracies(drawn(code_table(codes, factors), seed)))
+
+
+def sap_scores(codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST) -> dict[str, float]:
+    """Return ``sap``, for factors as classes, and ``sap_continuous``, for factors as quantities.
+
+    Each latent alone predicts each factor, from ``train`` images for ``test`` others; the score is the gap in accuracy
+    between the two best latents, the mean over factors. ``sap``: a linear support vector machine (C = .01, balanced).
+    ``sap_continuous``: squared correlation instead of accuracy. Perfect codes of many values stay far below 1: straight
+    cuts, one class against the rest, tell only the outer values apart.
+
+    Raises:
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`.
+
+    Source: Kumar et al., "Variational Inference of Disentangled Latent Concepts from Unlabeled Observations", ICLR
+    2018, section 3; both variants as in disentanglement_lib, whose default for dSprites is the first.
+    """
+    split = drawn(code_table(codes, factors), seed, train, test)
+    return {"sap": top_gap(cut_accuracies(split)), "sap_continuous": top_gap(explained_variance(split))}
+
+
+def explicitness(split: Split) -> tuple[float, float]:
+    """Return the mean area under the ROC curve of logistic regressions of the factors, in training and in test.
+
+    Codes are standardised by the training part; a class that does not occur, or alone, is left out of its mean.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, spread = split.train.codes.mean(0), split.train.codes.std(0)
+    scale = np.where(spread > 0, spread, 1.0)
+    parts = [((part.codes - mean) / scale, part.classes) for part in split]
+    sums = np.zeros(2)
+    for factor in range(parts[0][1].shape[1]):
+        model = LogisticRegression(max_iter=1000).fit(parts[0][0], parts[0][1][:, factor])
+        for place, (codes, classes) in enumerate(parts):
+            chances = model.predict_proba(codes)  # (n, classes)
+            areas = [
+                auroc(torch.from_numpy(chances[:, column]), torch.from_numpy(classes[:, factor] == value))
+                for column, value in enumerate(model.classes_)
+                if 0 < (classes[:, factor] == value).sum() < len(classes)
+            ]
+            sums[place] += np.mean(areas) if areas else np.nan
+    train, test = sums / parts[0][1].shape[1]
+    return float(train), float(test)

@@ -1,0 +1,190 @@
+"""The table that every metric reads: one row per image, its code and its factors; and how rows are drawn from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaex.errors import VaexError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+TRAIN, TEST = 10_000, 5_000
+"""Rows that a predictor is fitted to, and those that it is judged by."""
+
+
+class CodeTable(NamedTuple):
+    """Codes (N, D) and factors (N, F) as classes 0..size-1, ``sizes`` (F,) being the numbers of values that occur."""
+
+    codes: Floats
+    classes: Integers
+    sizes: Integers
+
+
+def code_table(codes: Any, factors: Any) -> CodeTable:
+    """Return the table of ``codes`` (N, D) and ``factors`` (N, F), tensors or arrays of N images, any order.
+
+    Factors are labels: whole numbers or other finite numbers, of which only equality and order count.
+
+    Raises:
+        VaexError: when lengths or dimensions do not fit, a value is not finite, there are fewer than two images or two
+            latents, or a factor is constant.
+    """
+    code, factor = _array(codes, "Codes", "(N, D)"), _array(factors, "Factors", "(N, F)")
+    if len(code) != len(factor):
+        raise VaexError(f"There are {len(code)} codes but factors of {len(factor)} images: give one row of each image.")
+    if len(code) < 2:
+        raise VaexError(f"Disentanglement needs the codes of many images, got {len(code)}: encode more.")
+    if code.shape[1] < 2:
+        raise VaexError(
+            f"Disentanglement compares latents with one another, so it needs at least 2, got {code.shape[1]}: "
+            "choose a model with more latents."
+        )
+    if factor.shape[1] < 1:
+        raise VaexError("Factors (N, F) have no column: give at least one factor.")
+    values = code.astype(np.float64)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row, latent = np.argwhere(wrong)[0]
+        raise VaexError(
+            f"The code of image {row} is {values[row, latent]} at latent {latent}: codes must be finite; "
+            "check the model's weights and its images."
+        )
+    columns = [_classes(factor[:, place], place) for place in range(factor.shape[1])]
+    classes = np.stack([column for column, _ in columns], 1)
+    return CodeTable(values, classes, np.array([size for _, size in columns], np.int64))
+
+
+def _array(values: Any, name: str, shape: str) -> NDArray[Any]:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise VaexError(f"{name} must be numbers {shape}, one row per image, got {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def _classes(column: NDArray[Any], place: int) -> tuple[Integers, int]:
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        raise VaexError(f"Factor {place} holds values that are not finite: factors are labels, one number per class.")
+    low, high = column.min(), column.max()
+    if low == high:
+        raise VaexError(
+            f"Factor {place} has the same value {low} in all {len(column)} images: leave constant factors out, or "
+            "encode images in which it varies."
+        )
+    if column.dtype.kind == "f" or high - low > 2**20:
+        values, classes = np.unique(column, return_inverse=True)
+        return classes.astype(np.int64), len(values)
+    shifted = column.astype(np.int64) - int(low)  # small whole numbers need no sorting
+    present = np.bincount(shifted) > 0
+    return (np.cumsum(present) - 1)[shifted], int(present.sum())
+
+
+class Split(NamedTuple):
+    """Codes (N, D) and classes (N, F) of the images to fit to, and of others to judge by."""
+
+    train: CodeTable
+    test: CodeTable
+
+
+def sample(table: CodeTable, seed: int, count: int = TRAIN) -> CodeTable:
+    """Return at most ``count`` different rows of ``table``, drawn with ``seed``.
+
+    Raises:
+        VaexError: when fewer than 2 are asked for, or a factor is constant among those drawn.
+    """
+    if count < 2:
+        raise VaexError(f"Metrics need at least 2 images, got {count}.")
+    return _rows(table, _order(table, seed)[:count])
+
+
+def drawn(table: CodeTable, seed: int, train: int = TRAIN, test: int = TEST) -> Split:
+    """Return at most ``train`` and ``test`` different rows of ``table``, none of them in both parts.
+
+    The first are those of `sample`. Where the table has fewer than both, it is divided in the same proportion.
+
+    Raises:
+        VaexError: when a number is out of range, or so few images come that a factor is constant among those fitted to.
+    """
+    if train < 2 or test < 1:
+        raise VaexError(f"Metrics need at least 2 images to fit to and 1 to judge by, got {train} and {test}.")
+    total = len(table.codes)
+    if total < 3:
+        raise VaexError(f"This metric fits to some images and is judged by others, got {total} images: encode more.")
+    if total < train + test:
+        train = min(max(2, total * train // (train + test)), total - 1)
+        test = total - train
+    order = _order(table, seed)
+    rows = order[train : train + test]
+    judged = CodeTable(table.codes[rows], table.classes[rows], table.sizes)
+    return Split(_rows(table, order[:train]), judged)
+
+
+def _order(table: CodeTable, seed: int) -> Integers:
+    return np.random.default_rng((seed, 0)).permutation(len(table.codes))
+
+
+def _rows(table: CodeTable, rows: Integers) -> CodeTable:
+    part = CodeTable(table.codes[rows], table.classes[rows], table.sizes)
+    for place, column in enumerate(part.classes.T):
+        if (column == column[0]).all():
+            raise VaexError(
+                f"{len(rows)} images are too few for this metric: factor {place} does not vary among them; encode "
+                "more images."
+            )
+    return part
+
+
+class RowDraws:
+    """Draws rows of a table that share the value of a factor.
+
+    On a table of every combination of factors this is how disentanglement_lib draws: the other factors are uniform and
+    independent.
+    Differs: from a table of some images, rows that share the value are drawn, where the library makes new images.
+    """
+
+    def __init__(self, table: CodeTable, least: int) -> None:
+        self.classes = table.classes
+        self._groups = []
+        whole = len(table.classes) >= int(np.prod(table.sizes.astype(np.float64)))
+        for place, (column, size) in enumerate(zip(table.classes.T, table.sizes.tolist(), strict=True)):
+            small = column.astype(np.uint16) if size <= 2**16 else column  # sorted by radix
+            counts = np.bincount(column, minlength=size)
+            needed = 2 if whole else least
+            if counts.min() < needed:
+                raise VaexError(
+                    f"Votes draw {least} images that share the value of a factor, but value {counts.argmin()} of factor "
+                    f"{place} occurs in {counts.min()} of {len(column)} images: encode more images, or lower batch."
+                )
+            self._groups.append((np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts))
+
+    def partners(self, generator: np.random.Generator, factor: int, rows: Integers, count: int) -> Integers:
+        """Return ``count`` rows for each of ``rows`` (V,), drawn from those with its value of ``factor``: (V, count)."""
+        order, starts, counts = self._groups[factor]
+        value = self.classes[rows, factor][:, None]
+        # float32 would not reach every row of a large table
+        place = (generator.random((len(rows), count)) * counts[value]).astype(np.int64)
+        chosen: Integers = order[starts[value] + place]
+        return chosen
+
+    def votes(self, generator: np.random.Generator, votes: int, batch: int) -> tuple[Integers, Integers]:
+        """Return the fixed factor of each vote (V,), drawn uniformly, and its rows (V, batch)."""
+        factors = generator.integers(len(self._groups), size=votes)
+        first = generator.integers(len(self.classes), size=votes)
+        rows = np.empty((votes, batch), np.int64)
+        for factor in range(len(self._groups)):
+            own = factors == factor
+            rows[own] = self.partners(generator, factor, first[own], batch)
+        return factors, rows
+
+    def pairs(self, generator: np.random.Generator, votes: int, batch: int) -> tuple[Integers, Integers, Integers]:
+        """Return the factor of each vote (V,), and rows (V, batch) twice, which agree in that factor pair by pair."""
+        factors = generator.integers(len(self._groups), size=votes)
+        first = generator.integers(len(self.classes), size=(votes, batch))
+        second = np.empty_like(first)
+        for factor in range(len(self._groups)):
+            own = factors == factor
+            second[own] = self.partners(generator, factor, first[own].ravel(), 1).reshape(-1, batch)
+        return factors, first, second

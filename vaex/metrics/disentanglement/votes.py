@@ -1,0 +1,159 @@
+"""FactorVAE score and beta-VAE score: guess from batches of codes which factor their images share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaex.errors import VaexError
+from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table
+
+BATCH = 64
+COLLAPSED = 0.05
+"""Latents of a smaller standard deviation over all images carry nothing, and are left out of votes."""
+CHUNK = 256
+"""Votes at a time: their codes stay in the processor's cache."""
+
+
+def least_varying(codes: Floats, rows: Integers, variances: Floats) -> Integers:
+    """Return for each vote the latent (V,) whose variance over the vote's ``rows`` (V, L) is the least part of its own.
+
+    ``codes`` (N, D), ``variances`` (D,) > 0, those over all images. Of equals the first one wins.
+    """
+    found = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), CHUNK):
+        part = codes[rows[start : start + CHUNK]]  # (v, L, D)
+        part -= part[:, :1].copy()  # equal codes then have a variance of exactly 0
+        size = part.shape[1]
+        total = part.sum(1)
+        squares = np.einsum("vld,vld->vd", part, part)
+        found[start : start + CHUNK] = ((squares - total * total / size) / variances).argmin(1)
+    return found
+
+
+def vote_table(factors: Integers, latents: Integers, shape: tuple[int, int]) -> Integers:
+    """Return how many votes for each latent came from each factor, (F, D)."""
+    flat = np.bincount(factors * shape[1] + latents, minlength=shape[0] * shape[1])
+    return flat.reshape(shape).astype(np.int64)
+
+
+def _checked(votes: tuple[int, int], batch: int, table: CodeTable) -> None:
+    if min(votes) < 1 or batch < 2:
+        raise VaexError(
+            f"Votes need batches of at least 2 and at least 1 vote to fit and to judge, got {batch}, {votes}."
+        )
+    if len(table.codes) < batch:
+        raise VaexError(
+            f"A vote looks at {batch} images, but there are the codes of {len(table.codes)}: encode more images, or "
+            "lower batch."
+        )
+
+
+def factor_vae(codes: Any, factors: Any, seed: int = 0) -> float:
+    """Return the FactorVAE score of ``codes`` (N, D) and ``factors`` (N, F): accuracy in [0, 1], see below.
+
+    Raises:
+        VaexError: as `factor_vae_scores`.
+    """
+    return factor_vae_scores(codes, factors, seed)["factor_vae"]
+
+
+def factor_vae_scores(
+    codes: Any,
+    factors: Any,
+    seed: int = 0,
+    *,
+    votes: tuple[int, int] = (TRAIN, TEST),
+    batch: int = BATCH,
+    threshold: float = COLLAPSED,
+) -> dict[str, float]:
+    """Return the FactorVAE score, its accuracy on the votes it was fitted to, and how many latents are in use.
+
+    A vote looks at ``batch`` images that share one factor, and names the latent of the least variance relative to that
+    over all images. Each latent stands for the factor of most of its ``votes[0]`` votes; ``factor_vae`` is the share
+    of ``votes[1]`` others that it is right about. Latents with a standard deviation below ``threshold`` take no part;
+    where all are collapsed the score is 0. Keys: ``factor_vae factor_vae_train factor_vae_active_latents
+    factor_vae_pruned_latents``.
+
+    Raises:
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer images than a vote needs.
+
+    Source: Kim & Mnih, "Disentangling by Factorising", ICML 2018, section 4; sizes, threshold and the second set of
+    votes as in disentanglement_lib.
+    Differs: the variance over all images is that of all rows, not of 10,000 drawn ones; see also `RowDraws`.
+    """
+    table = code_table(codes, factors)
+    _checked(votes, batch, table)
+    variances = table.codes.var(0, ddof=1)
+    active = np.sqrt(variances) >= threshold
+    active &= np.ptp(table.codes, 0) > 0  # rounding may leave a constant one some variance
+    counts = {
+        "factor_vae_active_latents": float(active.sum()),
+        "factor_vae_pruned_latents": float((~active).sum()),
+    }
+    if not active.any():
+        return {"factor_vae": 0.0, "factor_vae_train": 0.0, **counts}
+    used = np.ascontiguousarray(table.codes[:, active])
+    draws, generator = RowDraws(table, batch), np.random.default_rng((seed, 1))
+    shape = (table.classes.shape[1], used.shape[1])
+    tables = []
+    for count in votes:
+        fixed, rows = draws.votes(generator, count, batch)
+        tables.append(vote_table(fixed, least_varying(used, rows, variances[active]), shape))
+    meaning = tables[0].argmax(0)  # (D,) the factor that a latent stands for
+    train, test = (float(t[meaning, np.arange(shape[1])].sum() / t.sum()) for t in tables)
+    return {"factor_vae": test, "factor_vae_train": train, **counts}
+
+
+def mean_distances(codes: Floats, first: Integers, second: Integers) -> Floats:
+    """Return the mean absolute difference (V, D) of the codes (N, D) of pairs of rows, each (V, L)."""
+    found = np.empty((len(first), codes.shape[1]))
+    for start in range(0, len(first), CHUNK):
+        part = slice(start, start + CHUNK)
+        difference = codes[first[part]]
+        difference -= codes[second[part]]
+        np.abs(difference, out=difference)
+        difference.mean(1, out=found[part])
+    return found
+
+
+def beta_vae(codes: Any, factors: Any, seed: int = 0) -> float:
+    """Return the beta-VAE score of ``codes`` (N, D) and ``factors`` (N, F): accuracy in [0, 1], see below.
+
+    Raises:
+        VaexError: as `beta_vae_scores`.
+    """
+    return beta_vae_scores(codes, factors, seed)["beta_vae"]
+
+
+def beta_vae_scores(
+    codes: Any, factors: Any, seed: int = 0, *, votes: tuple[int, int] = (TRAIN, TEST), batch: int = BATCH
+) -> dict[str, float]:
+    """Return the beta-VAE score and its accuracy on the points it was fitted to: ``beta_vae beta_vae_train``.
+
+    A point is the mean absolute difference of the codes of ``batch`` pairs of images that share one factor; logistic
+    regression fitted to ``votes[0]`` points guesses the factor of ``votes[1]`` others. Chance is 1 / F.
+
+    Raises:
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer images than a point needs.
+
+    Source: Higgins et al., "beta-VAE", ICLR 2017, section 3, as in disentanglement_lib.
+    Differs: scikit-learn's multinomial regression, where the library's release of it fitted one factor against the rest.
+    """
+    table = code_table(codes, factors)
+    _checked(votes, batch, table)
+    draws, generator = RowDraws(table, 1), np.random.default_rng((seed, 2))
+    points: list[tuple[NDArray[np.float64], Integers]] = []
+    for count in votes:
+        fixed, first, second = draws.pairs(generator, count, batch)
+        points.append((mean_distances(table.codes, first, second), fixed))
+    (train, of_train), (test, of_test) = points
+    if len(np.unique(of_train)) < 2:  # one factor, or so few votes that one was drawn
+        only = of_train[0]
+        return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0}
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=10_000).fit(train, of_train)
+    return {"beta_vae": float(model.score(test, of_test)), "beta_vae_train": float(model.score(train, of_train))}
