@@ -1,4 +1,4 @@
-"""Every image decoded and resized once, kept as uint8 in memory or in a memory-mapped file."""
+"""Images decoded, unpacked or drawn once, kept as uint8 in memory or in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ PLACES = ("memory", "disk")
 _VERSION = 1  # of the pixels that the same file gives
 
 Reader = Callable[[int], NDArray[np.uint8]]
+Filler = Callable[[NDArray[np.uint8]], None]
 
 
 class MappedPixels:
@@ -28,7 +29,7 @@ class MappedPixels:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: Any = None
+        self._open: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,10 +42,19 @@ class MappedPixels:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_open": None}
 
-    def _array(self) -> Any:
+    def _array(self) -> NDArray[np.uint8]:
         if self._open is None:
-            self._open = np.load(self.path, mmap_mode="r")
+            try:
+                self._open = np.asarray(np.load(self.path, mmap_mode="r"))  # a plain array is indexed faster
+            except (OSError, ValueError, EOFError) as error:
+                raise VaexError(f"{self.path} cannot be read ({error}); delete it, and it is made anew.") from error
         return self._open
+
+    def preread(self) -> None:
+        """Ask the system to read the whole file ahead, so that random access does not wait for the disk."""
+        if hasattr(os, "posix_fadvise"):
+            with self.path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def gather_pixels(
@@ -54,18 +64,29 @@ def gather_pixels(
     folder: Path | None = None,
     name: str = "images",
 ) -> Any:
-    """Return ``read(i)`` (C, H, W) uint8 of i < N as ``shape`` (N, C, H, W): an array, or `MappedPixels` in ``folder``.
+    """Return ``read(i)`` (C, H, W) uint8 of i < N as ``shape`` (N, C, H, W), kept as `keep_pixels` says."""
+    return keep_pixels(shape, lambda pixels: _fill(pixels, read), sources, folder, name)
+
+
+def keep_pixels(
+    shape: tuple[int, ...],
+    fill: Filler,
+    sources: Sequence[Path] = (),
+    folder: Path | None = None,
+    name: str = "images",
+) -> Any:
+    """Return what ``fill`` writes into an array of ``shape`` (N, ...): the array, or `MappedPixels` in ``folder``.
 
     On disk the name of the file tells ``name``, the shape and a digest of paths, sizes and times of ``sources``, so a
     changed image is read again. The file appears when it is whole; processes that write it at once do not disturb each
     other, and the last one wins with the same content.
 
     Raises:
-        VaexError: when the folder cannot be written; what ``read`` raises.
+        VaexError: when the folder cannot be written; what ``fill`` raises.
     """
     if folder is None or not shape[0]:
         pixels = np.empty(shape, dtype=np.uint8)
-        _fill(pixels, read)
+        fill(pixels)
         return pixels
     target = folder / f"{name}_{'x'.join(map(str, shape))}_{_key(sources)}.npy"
     if not target.is_file():
@@ -73,7 +94,7 @@ def gather_pixels(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _fill(mapped, read)
+            fill(mapped)
             mapped.flush()
             del mapped
             temporary.replace(target)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vaex.data.factors import FactorGrid
-from vaex.data.module import ImageDataModule
+from vaex.data.grid import GridImages, GridSet
 from vaex.data.render import SHAPES, check_size, draw_sprites
 from vaex.errors import VaexError, unknown
 from vaex.types import Batch
@@ -68,33 +66,16 @@ def sprite_values(grid: FactorGrid) -> dict[str, NDArray[np.float64]]:
     }
 
 
-class SpriteSet:
-    """Sprites at some positions of a grid; an image depends on its position and the settings alone.
-
-    So it is the same in every worker, epoch and split.
-    """
+class SpriteSet(GridSet):
+    """Sprites at some positions of a grid; an image depends on its position and the settings alone."""
 
     def __init__(
-        self,
-        grid: FactorGrid,
-        size: int = 64,
-        color: str = "white",
-        noise: float = 0.0,
-        seed: int = 0,
-        positions: NDArray[np.int64] | None = None,
+        self, grid: FactorGrid, size: int = 64, color: str = "white", noise: float = 0.0, seed: int = 0
     ) -> None:
-        self.grid, self.size, self.color, self.noise, self.seed = grid, size, color, noise, seed
-        self.positions = np.arange(len(grid)) if positions is None else positions
-        self._varying = grid.varying()
+        super().__init__(grid)
+        self.size, self.color, self.noise, self.seed = size, color, noise, seed
         self._values = tuple(sprite_values(grid).values())
         self._colors = _random_colors(len(grid), seed) if color == "random" else None
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def subset(self, positions: NDArray[np.int64]) -> SpriteSet:
-        """Return the set of the images at ``positions`` (N,) of the grid."""
-        return SpriteSet(self.grid, self.size, self.color, self.noise, self.seed, positions)
 
     def draw(self, positions: ArrayLike) -> NDArray[np.uint8]:
         """Draw the plain sprites (N, size, size) of 0 and 1 at ``positions`` (N,) of the grid."""
@@ -103,9 +84,8 @@ class SpriteSet:
         scale, orientation, x, y = rest
         return draw_sprites(shape.astype(np.int64), scale, orientation, x, y, self.size)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """Gather image (B, C, H, W), mask (B, 1, H, W), factors (B, F) and index (B,), the position in the grid."""
-        positions = self.positions[indices]
+    def gather(self, positions: NDArray[np.int64]) -> Batch:
+        """Gather image (B, C, H, W) and mask (B, 1, H, W), 1 on the sprite."""
         mask = torch.from_numpy(self.draw(positions)).unsqueeze(1).float()
         image = mask.clone()
         if self._colors is not None:
@@ -115,15 +95,10 @@ class SpriteSet:
                 random = np.random.default_rng((self.seed, 2, position))
                 picture += self.noise * torch.from_numpy(random.standard_normal(picture.shape, dtype=np.float32))
             image.clamp_(0, 1)
-        return Batch(
-            image=image,
-            mask=mask,
-            factors=torch.from_numpy(self._varying.classes(positions)),
-            index=torch.from_numpy(positions),
-        )
+        return Batch(image=image, mask=mask)
 
 
-class Sprites(ImageDataModule):
+class Sprites(GridImages):
     """dSprites on a free grid of factor values, drawn on the fly: no file, no download, exact masks and factors.
 
     Images are (1, size, size), or (3, size, size) when coloured, float32 in [0, 1]. ``grid`` maps factor names to
@@ -138,12 +113,13 @@ class Sprites(ImageDataModule):
     Source: L. Matthey et al., "dSprites: Disentanglement testing Sprites dataset", 2017; random colours as in
     F. Locatello et al., "Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations",
     ICML 2019.
-    Differs: the default grid is coarser than that of dSprites, which is a ``grid`` of 3, 6, 40, 32, 32.
+    Differs: the default grid is coarser than that of dSprites, which is `vaex.data.DSprites`.
     """
 
     train_set: SpriteSet
     val_set: SpriteSet
     test_set: SpriteSet
+    grid_set: SpriteSet
 
     def __init__(
         self,
@@ -165,13 +141,20 @@ class Sprites(ImageDataModule):
         if color not in COLORS:
             raise unknown("data.color", color, COLORS)
         _check_noise(noise)
-        _check_counts(seed=seed, val=val, test=test, train=0 if train is None else train)
-        channels = 1 if color == "white" else 3
-        super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
         full = sprite_grid({} if grid is None else grid)
-        self.factor_grid = full.varying()
-        self.factor_names, self.factor_sizes = self.factor_grid.names, self.factor_grid.sizes
-        self.splits = _split_sizes(len(full), train, val, test)
+        super().__init__(
+            full,
+            (1 if color == "white" else 3, size, size),
+            train=train,
+            val=val,
+            test=test,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            seed=seed,
+        )
         self.grid_set = SpriteSet(full, size, color, noise, seed)
         """Every image of the grid in order, of all splits."""
         self._settings = {
@@ -180,47 +163,20 @@ class Sprites(ImageDataModule):
             "grid": dict(zip(full.names, full.sizes, strict=True)),
             "color": color,
             "noise": float(noise),
-            "splits": self.splits,
-            "seed": seed,
         }
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the settings that determine the images and the splits."""
-        return hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
+        return self._digest(**self._settings)
 
     def prepare_data(self) -> None:
         """Nothing to fetch: sprites are drawn."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the three disjoint splits from the grid."""
-        order = np.random.default_rng((self.seed, 1)).permutation(len(self.grid_set))
-        train, val, test = self.splits
-        self.test_set = self.grid_set.subset(order[:test])
-        self.val_set = self.grid_set.subset(order[test : test + val])
-        self.train_set = self.grid_set.subset(order[test + val : test + val + train])
 
 
 def _check_noise(noise: Any) -> None:
     if not isinstance(noise, int | float) or isinstance(noise, bool) or not 0 <= noise < math.inf:
         raise VaexError(f"data.noise must be a standard deviation of 0 or more, got {noise!r}.")
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise VaexError(f"data.{name} must be a whole number of at least 0, got {value!r}.")
-
-
-def _split_sizes(total: int, train: int | None, val: int, test: int) -> tuple[int, int, int]:
-    asked = (train or 0) + val + test
-    if asked > total or (train is None and asked == total):
-        least = "" if train is not None else ", and training needs at least one more"
-        raise VaexError(
-            f"data.train, data.val and data.test ask for {asked} images{least}, but the grid has {total}; "
-            "lower data.val and data.test, or enlarge data.grid."
-        )
-    return (total - asked if train is None else train), val, test
 
 
 def _random_colors(count: int, seed: int) -> NDArray[np.float32]:
