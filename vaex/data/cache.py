@@ -18,6 +18,9 @@ from vaex.errors import VaexError
 
 PLACES = ("memory", "disk")
 
+CACHE_FOLDER = ".vaex_cache"
+"""Folder below the data's own that ``cache="disk"`` writes to, unless ``cache_dir`` names another."""
+
 _VERSION = 1  # of the pixels that the same file gives
 
 Reader = Callable[[int], NDArray[np.uint8]]

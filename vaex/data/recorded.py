@@ -11,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaex.checked import call_checked
-from vaex.data.cache import PLACES, content_digest, gather_pixels
+from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, gather_pixels
 from vaex.data.images import Mask, read_mask, read_pixels
 from vaex.data.module import ImageDataModule
 from vaex.data.records import Gallery, PastedSet, Record, RecordSet, check_pasted, group_names, hold_out, with_pasted
 from vaex.data.transforms import Augmentation
 from vaex.errors import VaexError, unknown
-
-CACHE_FOLDER = ".vaex_cache"
-"""Folder below the data's own that ``cache="disk"`` writes to, unless ``cache_dir`` names another."""
 
 _log = logging.getLogger(__name__)
 
