@@ -17,7 +17,7 @@ from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
-from vaex.objectives import ELBO, BetaVAE
+from vaex.objectives import ELBO, BetaVAE, FactorVAE
 from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
 from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
@@ -41,6 +41,7 @@ PRIORS: dict[str, Callable[..., Any]] = {"normal": priors.StandardNormal}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "vae": ELBO,
     "beta_vae": BetaVAE,
+    "factor_vae": FactorVAE,
     "synthetic_attention": SyntheticAttention,
 }
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")

@@ -2,6 +2,7 @@
 
 from vaex.objectives.beta_vae import BetaVAE
 from vaex.objectives.elbo import ELBO
+from vaex.objectives.factor_vae import FactorVAE
 from vaex.objectives.terms import Terms
 
-__all__ = ["ELBO", "BetaVAE", "Terms"]
+__all__ = ["ELBO", "BetaVAE", "FactorVAE", "Terms"]
