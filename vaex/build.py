@@ -17,7 +17,7 @@ from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
-from vaex.objectives import DIPVAEI, DIPVAEII, ELBO, IWAE, AnnealedVAE, BetaTCVAE, BetaVAE, InfoVAE
+from vaex.objectives import DIPVAEI, DIPVAEII, ELBO, IWAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
 from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
 from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
@@ -47,6 +47,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "dip_vae_ii": DIPVAEII,
     "info_vae": InfoVAE,
     "iwae": IWAE,
+    "factor_vae": FactorVAE,
     "synthetic_attention": SyntheticAttention,
 }
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")

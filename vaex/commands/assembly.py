@@ -27,9 +27,8 @@ from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
-from vaex.modules import VAEModule
+from vaex.modules import VAEModule, module_class
 from vaex.modules.checkpoint_io import AtomicCheckpointIO
-from vaex.modules.feature_vae import module_class
 from vaex.runs import best_checkpoint
 from vaex.scores import score_named
 
@@ -104,7 +103,7 @@ def build_module(config: DictConfig) -> VAEModule:
     groups = ("network", "objective", "optim", "schedule", "prior")
     run = {group: portable(config[group]) for group in ("data", "attention", "score", "metrics")}
     network = container(config.network)
-    return module_class(network)(
+    return module_class(network, config.objective)(
         **{group: container(config[group]) for group in groups},
         seed=config.seed,
         compile=config.compile,

@@ -25,7 +25,7 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.commands.train import command_line, report
-    from vaex.modules.feature_vae import module_class
+    from vaex.modules.choice import module_class
     from vaex.networks.feature_vae import statistics_of
 
     folder = Path(config.paths.run)

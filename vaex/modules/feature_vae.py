@@ -217,8 +217,3 @@ class FeatureVAEModule(VAEModule):
                 stack.enter_context(eager())
             output = self.vae(images, keep=keep, sample=True, features=features.to(images))
             return self.objective(images, output, step, self.looked_at(batch))
-
-
-def module_class(network: Mapping[str, Any]) -> type[VAEModule]:
-    """Return the LightningModule that trains the network of the config ``{"name": ..., ...}``."""
-    return FeatureVAEModule if network.get("name") in ("feature_vae", "feature_grid") else VAEModule

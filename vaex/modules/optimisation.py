@@ -96,8 +96,8 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 """Factor of the learning rate as a function of (optimiser step, total steps)."""
 
 
-def build_optimiser(parameters: Iterable[nn.Parameter], config: Mapping[str, Any]) -> Optimizer:
-    """Return the optimiser from ``{"name": "adam", "lr": ...}``.
+def build_optimiser(parameters: Iterable[nn.Parameter], config: Mapping[str, Any], key: str = "optim") -> Optimizer:
+    """Return the optimiser from ``{"name": "adam", "lr": ...}``, which errors call ``key``.
 
     Raises:
         VaexError: for an unknown name or option, or a value out of range.
@@ -107,9 +107,9 @@ def build_optimiser(parameters: Iterable[nn.Parameter], config: Mapping[str, Any
     try:
         optimiser: Optimizer = call_checked(kind, partial(function, parameters), options)
     except (TypeError, ValueError) as error:
-        raise VaexError(f"The {kind} does not take these values: {error}; correct optim.") from error
+        raise VaexError(f"The {kind} does not take these values: {error}; correct {key}.") from error
     if any(not 0 < group["lr"] < math.inf for group in optimiser.param_groups):
-        raise VaexError(f"optim.lr must be positive, got {options['lr']}.")
+        raise VaexError(f"{key}.lr must be positive, got {options['lr']}.")
     return optimiser
 
 

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.optim import Optimizer
 
 from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
@@ -39,6 +40,9 @@ class VAEModule(pl.LightningModule):
     Raises:
         VaexError: for unknown names or options; when the loss stops being finite.
     """
+
+    adversarial = False
+    """Whether a discriminator is trained beside the VAE."""
 
     def __init__(
         self,
@@ -85,11 +89,15 @@ class VAEModule(pl.LightningModule):
         torch.manual_seed(step_seed(self.hparams["seed"], stage, epoch, batch_idx, self.global_rank))
 
     def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
+        return self._judged(batch, step)[0]
+
+    def _judged(self, batch: Batch, step: int = AFTER_TRAINING) -> tuple[Terms, VAEOutput]:
         images, keep = batch["image"], self.objective.keep
         if self.hparams["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
         if not keep:
-            return self.objective(images, self.vae(images, sample=True), step, self.looked_at(batch))
+            output = self.vae(images, sample=True)
+            return self.objective(images, output, step, self.looked_at(batch)), output
         training = torch.is_grad_enabled()
         with ExitStack() as stack:  # a term of activations differentiates twice, in evaluation once
             stack.enter_context(eager())
@@ -100,10 +108,11 @@ class VAEModule(pl.LightningModule):
                 if self.objective.needs:
                     parts: Any = {name: part.clone() for name, part in batch.items() if isinstance(part, Tensor)}
                     batch = parts
-            terms = self.objective(images, self.vae(images, keep=keep, sample=True), step, self.looked_at(batch))
+            output = self.vae(images, keep=keep, sample=True)
+            terms = self.objective(images, output, step, self.looked_at(batch))
         if training:
-            return terms
-        return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()})
+            return terms, output
+        return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()}), output
 
     def looked_at(self, batch: Batch) -> Batch:
         """Return what the objective sees of a batch; ``clean`` is what its likelihood is of."""
@@ -113,9 +122,11 @@ class VAEModule(pl.LightningModule):
         """Check that the objective is one for the training images, and tell it their number where it asks.
 
         Raises:
-            VaexError: for pasted defects that it would take for normal, or for none where it learns from them; for
-                another number of images than was given.
+            VaexError: for one that needs another module; for pasted defects that it would take for normal, or for none
+                where it learns from them; for another number of images than was given.
         """
+        if self.hparams["objective"].get("name") == "factor_vae" and not self.adversarial:
+            raise VaexError("objective=factor_vae needs a discriminator: train it with FactorVAEModule.")
         tell_dataset_size(self.objective, self.hparams["objective"], self.trainer)
         pasted = getattr(getattr(self.trainer, "datamodule", None), "pasted", None)
         name = self.hparams["objective"].get("name")
@@ -190,6 +201,9 @@ class VAEModule(pl.LightningModule):
         endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
         if endless and self.hparams["schedule"].get("name") != "constant":
             raise VaexError("A schedule that falls needs an end: set trainer.max_epochs or trainer.max_steps.")
+        return self._scheduled(optimiser)
+
+    def _scheduled(self, optimiser: Optimizer) -> dict[str, Any]:
         schedule = build_schedule(optimiser, self.hparams["schedule"], lambda: self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vaex.networks.encoders import conv_stages, normalisation
+from vaex.networks.initial import started
 
 
 class Decoder(nn.Module):
@@ -46,12 +47,12 @@ def mnist_decoder(latents: int = 32) -> Decoder:
     )
 
 
-def factor_vae_decoder(channels: int = 1, latents: int = 10) -> Decoder:
-    """Decoder of FactorVAE for Cx64x64 images.
+def factor_vae_decoder(channels: int = 1, latents: int = 10, init: str = "torch") -> Decoder:
+    """Decoder of FactorVAE for Cx64x64 images; its weights start by ``init`` (`started`).
 
     Source: Kim & Mnih, "Disentangling by Factorising", ICML 2018, Table 1.
     """
-    return Decoder(
+    decoder = Decoder(
         {
             "fc1": nn.Linear(latents, 128),
             "relu1": nn.ReLU(),
@@ -67,6 +68,8 @@ def factor_vae_decoder(channels: int = 1, latents: int = 10) -> Decoder:
             "deconv4": nn.ConvTranspose2d(32, channels, 4, 2, 1),  # (B, C, 64, 64)
         }
     )
+    started(decoder, init)
+    return decoder
 
 
 def conv_decoder(

@@ -12,6 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vaex.errors import VaexError
+from vaex.networks.initial import started
 from vaex.shapes import check_shape
 from vaex.types import LOGVAR_RANGE, Posterior
 
@@ -58,8 +59,8 @@ def mnist_encoder(latents: int = 32) -> Encoder:
     return Encoder(layers, 1024, latents)
 
 
-def factor_vae_encoder(channels: int = 1, latents: int = 10) -> Encoder:
-    """Encoder of FactorVAE for Cx64x64 images (dSprites).
+def factor_vae_encoder(channels: int = 1, latents: int = 10, init: str = "torch") -> Encoder:
+    """Encoder of FactorVAE for Cx64x64 images (dSprites); its weights start by ``init`` (`started`).
 
     Source: Kim & Mnih, "Disentangling by Factorising", ICML 2018, Table 1.
     """
@@ -76,7 +77,9 @@ def factor_vae_encoder(channels: int = 1, latents: int = 10) -> Encoder:
         "fc1": nn.Linear(64 * 4 * 4, 128),
         "relu5": nn.ReLU(),
     }
-    return Encoder(layers, 128, latents)
+    encoder = Encoder(layers, 128, latents)
+    started(encoder, init)
+    return encoder
 
 
 NORMS = ("none", "group", "batch")
