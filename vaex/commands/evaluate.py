@@ -32,7 +32,7 @@ def test_checkpoint(config: DictConfig) -> None:
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
-    module = module_class(model.config["network"])(**{**model.config, "seed": config.seed})
+    module = module_class(model.config["network"], model.config.get("objective"))(**{**model.config, "seed": config.seed})
     if config.random_weights:  # what was measured of the data, and not trained, stays
         module.vae.load_state_dict(statistics_of(model), strict=False)
     else:
