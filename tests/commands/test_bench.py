@@ -11,6 +11,7 @@ import pytest
 from vaex.benchmarks import cases
 from vaex.benchmarks.cases import VAEX, Case
 from vaex.cli import main
+from vaex.data import dsprites
 
 SMALL: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 2, "hidden": 8}
 
@@ -83,10 +84,22 @@ def test_metrics_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "8 maps of 24x24" in capsys.readouterr().out
 
 
+def test_data_writes_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dsprites, "GRID", {"shape": 3, "scale": 6, "orientation": 10, "x": 5, "y": 6})
+    assert main(["bench", "what=data", "rounds=1", "batch_size=8", f"paths.data={tmp_path}", f"out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "bench_data.json").read_text())
+    assert (content["images"], content["batch"]) == (5400, 8)
+    assert len(content["contestants"]) == 4
+    assert "## Feeding dSprites" in (tmp_path / "bench_data.md").read_text()
+    assert "5,400 images of 64x64 in shuffled batches of 8" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, metrics, pointing"),
+        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, data, metrics, pointing"),
         (["cases=[mnist_conv3]"], "did you mean 'mnist_conv2'"),
         (["cases=[]"], "cases must be a list of names"),
         (["cases=[3]"], "cases must be a list of names"),
@@ -117,3 +130,4 @@ def test_help_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "vaex bench cases=[mnist_conv2]" in text
     assert "what=pointing" in text
     assert "what=metrics" in text
+    assert "what=data" in text

@@ -1,4 +1,4 @@
-"""``vaex bench``: measure maps and metrics beside peers on this machine, and maps against known truth."""
+"""``vaex bench``: measure maps, metrics and feeding beside peers on this machine, and maps against known truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def measure(config: DictConfig) -> None:
     """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
-    parts = {"attention": bench_attention, "pointing": bench_pointing, "metrics": bench_metrics}
+    parts = {"attention": bench_attention, "pointing": bench_pointing, "metrics": bench_metrics, "data": bench_data}
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), parts)
     parts[config.what](config)
@@ -144,6 +144,22 @@ def bench_metrics(config: DictConfig) -> None:
     table = metrics_table(result)
     show_table(table, wide_console())
     tell(write(config, [table], {**content, **metrics_content(result)}))
+
+
+def bench_data(config: DictConfig) -> None:
+    """Measure how fast batches of dSprites come, beside loaders that take images one by one."""
+    rounds, batch = at_least_one(config.rounds, "rounds"), at_least_one(config.batch_size, "batch_size")
+    from vaex.benchmarks.feeding import feeding_content, feeding_table, run_feeding
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import one_thread
+
+    with one_thread():
+        content = {**origin(), "rounds": rounds}
+    options = {"root": str(config.paths.data), "cache_dir": config.cache_dir, "batch_size": batch}
+    result = run_feeding(options, rounds)
+    table = feeding_table(result)
+    show_table(table, wide_console())
+    tell(write(config, [table], {**content, **feeding_content(result)}))
 
 
 def subject_of(folder: str, device: str) -> Subject:

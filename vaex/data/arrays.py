@@ -116,4 +116,4 @@ def _h5py() -> Any:
     try:
         return importlib.import_module("h5py")
     except ImportError as error:
-        raise VaexError("HDF5 files are read with h5py, which is missing: pip install h5py.") from error
+        raise VaexError("HDF5 files are read with h5py, which is missing: pip install h5py (extra hdf5).") from error
