@@ -136,6 +136,12 @@ def best_checkpoint(run: Path) -> Path | None:
     return last if last.is_file() else None
 
 
+def stopped_at(path: str | Path) -> Path:
+    """Return the checkpoint at which a run folder's training stopped, its last one; otherwise as `find_checkpoint`."""
+    last = Path(path).expanduser() / CHECKPOINTS / LAST
+    return last if last.is_file() else find_checkpoint(path)
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint file that ``path`` means: a file, a run folder, or the name of a shipped checkpoint.
 

@@ -29,7 +29,7 @@ from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule, module_class
 from vaex.modules.checkpoint_io import AtomicCheckpointIO
-from vaex.runs import best_checkpoint
+from vaex.runs import best_checkpoint, stopped_at
 from vaex.scores import score_named
 
 
@@ -222,7 +222,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     """Build all parts of a run; ``module`` replaces the one of the config.
 
     Raises:
-        VaexError: as the parts do; when the checkpoint ``resume`` is damaged.
+        VaexError: as the parts do; when the checkpoint ``resume`` or that of ``init`` is damaged or does not fit.
     """
     quiet()
     settings(container(config.metrics))  # a wrong name is told now
@@ -230,6 +230,8 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
     data = build_data(config.data, from_checkpoint=stored)
     module = module or build_module(config)
+    if resume is None and config.get("init"):
+        module.start_from(read_checkpoint(stopped_at(config.init)), config.init)
     loggers = build_all(config.get("logger"))
     if resume is not None:
         step = int(read_checkpoint(resume).get("global_step", 0))

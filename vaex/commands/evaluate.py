@@ -21,23 +21,26 @@ def test_checkpoint(config: DictConfig) -> None:
     """Test the checkpoint on all images and write metrics.json and pictures."""
     if not config.ckpt:
         raise VaexError("Name a checkpoint: vaex evaluate ckpt=RUN_FOLDER, or ckpt=FILE.ckpt.")
-    from vaex.build import load
+    from vaex.build import load, read_checkpoint
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.commands.train import command_line, report
-    from vaex.modules.choice import module_class
+    from vaex.modules import module_class
     from vaex.networks.feature_vae import statistics_of
 
     folder = Path(config.paths.run)
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
-    module = module_class(model.config["network"], model.config.get("objective"))(**{**model.config, "seed": config.seed})
+    module = module_class(model.config["network"], model.config.get("objective"))(
+        **{**model.config, "seed": config.seed}
+    )
     if config.random_weights:  # what was measured of the data, and not trained, stays
         module.vae.load_state_dict(statistics_of(model), strict=False)
     else:
         module.vae.load_state_dict(model.state_dict())
         module.vae.calibration = model.calibration
+        module.restore(read_checkpoint(config.ckpt)["state_dict"])
     run = assembly.assemble(config, module)
     shape, takes = tuple(getattr(run.data, "shape", ())), tuple(model.config["network"]["shape"])
     if shape != takes:

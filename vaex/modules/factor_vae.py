@@ -122,6 +122,12 @@ class FactorVAEModule(VAEModule):
         if rest and not loader.drop_last:
             check_even(rest, f"the last batch of an epoch has {rest}")
 
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the discriminator's weights from the ``state_dict`` of a checkpoint."""
+        prefix = "discriminator."
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        self.discriminator.load_state_dict(own)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Update both networks by one batch; return the VAE's loss, () in nats per image, without its graph."""
         self._seed("train", batch_idx)

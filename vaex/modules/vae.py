@@ -19,6 +19,7 @@ from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.dataset_size import tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
+from vaex.modules.starting import take_moments, take_weights
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
 
@@ -78,6 +79,21 @@ class VAEModule(pl.LightningModule):
         self.objective = build_objective(self.hparams["objective"], self.vae, seed)
         if compile:
             self.vae.compile()
+        self._moments: list[dict[str, Any]] = []
+
+    def start_from(self, checkpoint: Mapping[str, Any], source: str) -> None:
+        """Begin where the run of ``checkpoint`` stopped: its weights and its optimisers' moments, at step 0 of this run.
+
+        Raises:
+            VaexError: when networks or optimisers differ from those of this run; ``source`` is named in it.
+        """
+        self._moments = take_weights(self, checkpoint, source)
+
+    def on_train_start(self) -> None:
+        """Give the optimisers the moments of the run that this one starts from, unless it is resumed."""
+        if self._moments and self.global_step == 0:
+            take_moments(self.trainer.optimizers, self._moments)
+        self._moments = []
 
     def forward(self, images: Tensor) -> VAEOutput:
         """Return the VAE's output with z = mean."""
@@ -113,6 +129,9 @@ class VAEModule(pl.LightningModule):
         if training:
             return terms, output
         return Terms(terms.total.detach(), {name: value.detach() for name, value in terms.parts.items()}), output
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Take from the ``state_dict`` of a checkpoint what is trained beside the VAE: here nothing."""
 
     def looked_at(self, batch: Batch) -> Batch:
         """Return what the objective sees of a batch; ``clean`` is what its likelihood is of."""
