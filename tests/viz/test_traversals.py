@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,8 @@ def options() -> dict[str, Any]:
 def runs(line: NDArray[np.uint8]) -> list[int]:
     """Return the greys of the long runs of equal grey pixels in a row of pixels, white page left out."""
     edges = [0, *(np.flatnonzero(np.any(line[1:] != line[:-1], axis=1)) + 1), len(line)]
-    spans = [(line[a], b - a) for a, b in zip(edges, edges[1:], strict=False)]
-    return [
-        int(colour[0]) for colour, length in spans if length > 40 and len(set(colour.tolist())) == 1 and colour[0] < 250
-    ]
+    spans = [(set(line[a].tolist()), b - a) for a, b in pairwise(edges)]
+    return [min(colour) for colour, length in spans if length > 40 and len(colour) == 1 and min(colour) < 250]
 
 
 def test_each_row_holds_the_image_and_its_traversal_in_order() -> None:
