@@ -58,7 +58,7 @@ def traversal_figure(
         if maps is not None:
             row.append(overlay(original.astype(np.float64) / 255, maps[n], vmax=bars[0][1], signed=signed))
         cells.append([resize(tile, cell) for tile in (*row, *to_tiles(decoded[n], "decoded images"))])
-    tops = [[*heads, *(f"{value:+.1f}" for value in values)], *([""] * width for _ in range(rows - 1))]
+    tops = [[*heads, *(f"{round(value, 1) + 0.0:.1f}" for value in values)], *([""] * width for _ in range(rows - 1))]
     note = "Each row: the code of the image, with one latent set to the value above, decoded."
     note += " Colour over the grey image: attention of that latent, on one scale." if maps is not None else ""
     return compose(cells, cell, tops, list(titles), bars, note)
