@@ -40,9 +40,9 @@ class Disentanglement(pl.Callback):
     """Measure disentanglement every ``every_n_steps`` training batches and after the last one.
 
     ``codes`` images (None: all), drawn with ``seed`` from all that the Trainer's data module states factors of
-    (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names`` read
-    that table. ``model`` is the attribute path from the LightningModule to the VAE ("" for the module itself). The first
-    process works, the others get its numbers. The picture of the mutual information goes to ``folder`` (default: the
+    (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names``
+    read that table. ``model`` is the attribute path from the LightningModule to the VAE ("" for the module itself).
+    The first process works, the others get its numbers. The picture of the mutual information goes to ``folder`` (default: the
     Trainer's root folder) / figures and to every logger that takes images. Training is not touched.
 
     Raises:
@@ -98,7 +98,7 @@ class Disentanglement(pl.Callback):
         """Measure where the time has come; batches are counted over all epochs."""
         done = trainer.fit_loop.total_batch_idx + 1
         if done % self.every_n_steps == 0:
-            self._measure(trainer, pl_module, done)
+            self._measure(trainer, pl_module, done, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at the end of training."""
@@ -106,9 +106,9 @@ class Disentanglement(pl.Callback):
         ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
         last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         if (ended or last) and self._measured_at != done:
-            self._measure(trainer, pl_module, done)
+            self._measure(trainer, pl_module, done, trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, done: int) -> None:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, done: int, step: int) -> None:
         data: Any = getattr(trainer, "datamodule", None)
         if not has_factors(data):
             return
@@ -121,7 +121,7 @@ class Disentanglement(pl.Callback):
         # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
         pl_module.log_dict(logged, logger=False, sync_dist=False)
         for logger in trainer.loggers if logged else ():
-            logger.log_metrics(logged, step=max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1))
+            logger.log_metrics(logged, step=max(0, step))
 
     def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int) -> dict[str, float]:
         from vaex.viz import save_png

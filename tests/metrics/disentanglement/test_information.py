@@ -30,7 +30,7 @@ def test_information_is_that_of_the_definition_and_of_scikit_learn(entangled: Ca
     discrete = binned(entangled.codes)
     found = mutual_information(discrete, entangled.factors)
     np.testing.assert_allclose(found, library.information_table(*entangled), atol=1e-12)
-    peer = [[mutual_info_score(factor, latent) for factor in entangled.factors.T] for latent in discrete.T]
+    peer = np.array([[mutual_info_score(factor, latent) for factor in entangled.factors.T] for latent in discrete.T])
     np.testing.assert_allclose(found, peer, atol=1e-12)
 
 
@@ -63,7 +63,8 @@ def test_known_answers_of_perfect_codes(dsprites: Any) -> None:
     positions = (24 * math.log(16) + 8 * math.log(32)) / 32 / math.log(32)
     orientation = math.log(20) / math.log(40)
     whole = mutual_information(binned(dsprites.astype(float)), dsprites)
-    np.testing.assert_allclose(gaps(whole, dsprites), [1, 1, orientation, positions, positions], atol=1e-9)
+    expected = np.array([1, 1, orientation, positions, positions])
+    np.testing.assert_allclose(gaps(whole, dsprites), expected, atol=1e-9)
     assert mig(dsprites, dsprites) == pytest.approx(0.896, abs=2e-3)
     assert modularities(whole) == pytest.approx(np.ones(5), abs=1e-9)
     assert modularity(dsprites, dsprites) == pytest.approx(1, abs=1e-3)
@@ -72,7 +73,8 @@ def test_known_answers_of_perfect_codes(dsprites: Any) -> None:
 def test_known_answers_of_small_tables() -> None:
     factors = grid(2, 2)
     half = np.column_stack([factors[:, 0], factors[:, 0] ^ factors[:, 1]])  # of factor 1 alone neither tells anything
-    np.testing.assert_allclose(information_matrix(half, factors), [[math.log(2), 0], [0, 0]], atol=1e-12)
+    expected = np.array([[math.log(2), 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(information_matrix(half, factors), expected, atol=1e-12)
     assert mig(half, factors) == pytest.approx(0.5)
     assert modularity(half, factors) == pytest.approx(0.5)  # a latent without information counts 0
     twice = np.column_stack([factors, factors])

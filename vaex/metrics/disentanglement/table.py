@@ -17,7 +17,10 @@ TRAIN, TEST = 10_000, 5_000
 
 
 class CodeTable(NamedTuple):
-    """Codes (N, D) and factors (N, F) as classes 0..size-1, ``sizes`` (F,) being the numbers of values that occur."""
+    """Codes (N, D) and factors (N, F) as classes 0..size-1, ``sizes`` (F,) being the numbers of values that occur.
+
+    Both lie column by column in memory.
+    """
 
     codes: Floats
     classes: Integers
@@ -45,16 +48,15 @@ def code_table(codes: Any, factors: Any) -> CodeTable:
         )
     if factor.shape[1] < 1:
         raise VaexError("Factors (N, F) have no column: give at least one factor.")
-    values = code.astype(np.float64)
-    wrong = ~np.isfinite(values)
-    if wrong.any():
-        row, latent = np.argwhere(wrong)[0]
-        raise VaexError(
-            f"The code of image {row} is {values[row, latent]} at latent {latent}: codes must be finite; "
-            "check the model's weights and its images."
-        )
+    values = np.array(code, np.float64, order="F")
+    if not np.isfinite(values.sum()):  # one value that is not finite makes the sum so
+        for row, latent in np.argwhere(~np.isfinite(values)):
+            raise VaexError(
+                f"The code of image {row} is {values[row, latent]} at latent {latent}: codes must be finite; "
+                "check the model's weights and its images."
+            )
     columns = [_classes(factor[:, place], place) for place in range(factor.shape[1])]
-    classes = np.stack([column for column, _ in columns], 1)
+    classes = np.stack([column for column, _ in columns]).T
     return CodeTable(values, classes, np.array([size for _, size in columns], np.int64))
 
 
@@ -79,7 +81,9 @@ def _classes(column: NDArray[Any], place: int) -> tuple[Integers, int]:
         return classes.astype(np.int64), len(values)
     shifted = column.astype(np.int64) - int(low)  # small whole numbers need no sorting
     present = np.bincount(shifted) > 0
-    return (np.cumsum(present) - 1)[shifted], int(present.sum())
+    if not present.all():
+        shifted = (np.cumsum(present) - 1)[shifted]
+    return shifted, int(present.sum())
 
 
 class Split(NamedTuple):
@@ -150,18 +154,18 @@ class RowDraws:
         self._groups = []
         whole = len(table.classes) >= int(np.prod(table.sizes.astype(np.float64)))
         for place, (column, size) in enumerate(zip(table.classes.T, table.sizes.tolist(), strict=True)):
-            small = column.astype(np.uint16) if size <= 2**16 else column  # sorted by radix
+            small = column.astype(np.min_scalar_type(size))  # of at most 16 bits sorted by radix
             counts = np.bincount(column, minlength=size)
             needed = 2 if whole else least
             if counts.min() < needed:
                 raise VaexError(
-                    f"Votes draw {least} images that share the value of a factor, but value {counts.argmin()} of factor "
+                    f"Votes draw {least} images of one value of a factor, but value {counts.argmin()} of factor "
                     f"{place} occurs in {counts.min()} of {len(column)} images: encode more images, or lower batch."
                 )
             self._groups.append((np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts))
 
     def partners(self, generator: np.random.Generator, factor: int, rows: Integers, count: int) -> Integers:
-        """Return ``count`` rows for each of ``rows`` (V,), drawn from those with its value of ``factor``: (V, count)."""
+        """Return ``count`` rows for each of ``rows`` (V,), drawn from those of its value of ``factor``: (V, n)."""
         order, starts, counts = self._groups[factor]
         value = self.classes[rows, factor][:, None]
         # float32 would not reach every row of a large table

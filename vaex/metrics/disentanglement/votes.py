@@ -11,26 +11,40 @@ from vaex.errors import VaexError
 from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table
 
 BATCH = 64
+Singles = NDArray[np.float32]
 COLLAPSED = 0.05
 """Latents of a smaller standard deviation over all images carry nothing, and are left out of votes."""
 CHUNK = 256
 """Votes at a time: their codes stay in the processor's cache."""
 
 
-def least_varying(codes: Floats, rows: Integers, variances: Floats) -> Integers:
+def centred(codes: Floats) -> tuple[Singles, Floats]:
+    """Return the latents of ``codes`` (N, D) less their means, (D, N) in float32, and their variances (D,), N - 1.
+
+    The variance of a latent that is constant is exactly 0.
+    """
+    offsets, variances = np.empty(codes.shape[::-1], np.float32), np.zeros(codes.shape[1])
+    for latent, column in enumerate(codes.T):
+        offset = column - column.mean()
+        offsets[latent] = offset
+        if column.min() < column.max():
+            variances[latent] = offset @ offset / (len(column) - 1)
+    return offsets, variances
+
+
+def least_varying(offsets: Singles, rows: Integers, variances: Floats) -> Integers:
     """Return for each vote the latent (V,) whose variance over the vote's ``rows`` (V, L) is the least part of its own.
 
-    ``codes`` (N, D), ``variances`` (D,) > 0, those over all images. Of equals the first one wins.
+    ``offsets`` (D, N) and ``variances`` (D,) > 0 as of `centred`. Of equals the first one wins.
     """
-    found = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), CHUNK):
-        part = codes[rows[start : start + CHUNK]]  # (v, L, D)
+    shares = np.empty((len(variances), len(rows)))
+    for latent, column in enumerate(offsets):  # fits the processor's cache, and sums over the last axis are fast
+        part = column.take(rows)  # (V, L)
         part -= part[:, :1].copy()  # equal codes then have a variance of exactly 0
-        size = part.shape[1]
         total = part.sum(1)
-        squares = np.einsum("vld,vld->vd", part, part)
-        found[start : start + CHUNK] = ((squares - total * total / size) / variances).argmin(1)
-    return found
+        squares = np.einsum("vl,vl->v", part, part)
+        shares[latent] = (squares - total * total / part.shape[1]) / variances[latent]
+    return shares.argmin(0)
 
 
 def vote_table(factors: Integers, latents: Integers, shape: tuple[int, int]) -> Integers:
@@ -86,18 +100,17 @@ def factor_vae_scores(
     """
     table = code_table(codes, factors)
     _checked(votes, batch, table)
-    variances = table.codes.var(0, ddof=1)
-    active = np.sqrt(variances) >= threshold
-    active &= np.ptp(table.codes, 0) > 0  # rounding may leave a constant one some variance
+    offsets, variances = centred(table.codes)
+    active = (np.sqrt(variances) >= threshold) & (variances > 0)
     counts = {
         "factor_vae_active_latents": float(active.sum()),
         "factor_vae_pruned_latents": float((~active).sum()),
     }
     if not active.any():
         return {"factor_vae": 0.0, "factor_vae_train": 0.0, **counts}
-    used = np.ascontiguousarray(table.codes[:, active])
+    used = offsets[active]
     draws, generator = RowDraws(table, batch), np.random.default_rng((seed, 1))
-    shape = (table.classes.shape[1], used.shape[1])
+    shape = (table.classes.shape[1], len(used))
     tables = []
     for count in votes:
         fixed, rows = draws.votes(generator, count, batch)
@@ -140,7 +153,7 @@ def beta_vae_scores(
         VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer images than a point needs.
 
     Source: Higgins et al., "beta-VAE", ICLR 2017, section 3, as in disentanglement_lib.
-    Differs: scikit-learn's multinomial regression, where the library's release of it fitted one factor against the rest.
+    Differs: scikit-learn's multinomial regression, where the library's release fitted one factor against the rest.
     """
     table = code_table(codes, factors)
     _checked(votes, batch, table)
