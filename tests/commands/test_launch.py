@@ -8,7 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from vaex.commands.launch import PATHS, checkpoint_choices, quoted_paths, sweeping, value_of
+from vaex.cli import main
+from vaex.commands.launch import PATHS, checkpoint_choices, one_folder, quoted_paths, sweeping, value_of
 from vaex.errors import VaexError
 
 
@@ -66,3 +67,12 @@ def test_an_interpolation_in_a_stored_augmentation_is_refused(tmp_path: Path) ->
     file = saved(tmp_path / "a.ckpt", data={"augmentation": {"name": "${oc.env:HOME}"}})
     with pytest.raises(VaexError, match="does not evaluate"), checkpoint_choices(str(file)):
         pass
+
+
+def test_the_folder_of_a_run_takes_its_config_along(tmp_path: Path) -> None:
+    assert one_folder(["seed=1", "paths.run='a b'"]) == ["seed=1", "hydra.run.dir='a b'"]
+    assert one_folder(["seed=1", "paths.output=x"]) == ["seed=1", "paths.output=x"]
+    with pytest.raises(VaexError, match=r"name hydra\.sweep\.dir=FOLDER"):
+        one_folder(["--multirun", "seed=1,2", "paths.run=x"])
+    assert main(["train", "data.batch_size=0", f"paths.run={tmp_path}/run"]) == 1
+    assert (tmp_path / "run/.hydra/config.yaml").is_file()

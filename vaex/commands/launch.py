@@ -90,6 +90,23 @@ def quoted_paths(arguments: Sequence[str]) -> list[str]:
     return [quote(argument) for argument in arguments]
 
 
+def one_folder(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``paths.run=FOLDER`` as Hydra's ``hydra.run.dir=FOLDER``, which it follows.
+
+    Set alone it would part checkpoints from the config that belongs to them.
+
+    Raises:
+        VaexError: for one folder and several runs.
+    """
+    name = "paths.run="
+    folder = value_of(arguments, "paths.run")
+    if folder is None:
+        return list(arguments)
+    if set(MULTIRUN) & set(arguments):
+        raise VaexError(f"Several runs cannot share the folder {folder}: name hydra.sweep.dir=FOLDER for them.")
+    return [f"hydra.run.dir={arg[len(name) :]}" if arg.startswith(name) else arg for arg in arguments]
+
+
 def sweeping(arguments: Sequence[str]) -> list[str]:
     """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing."""
     asks = any(argument.split("=")[0] in (*MULTIRUN, *ASKS) for argument in arguments)
@@ -108,7 +125,7 @@ def under_hydra(
         VaexError: when jobs of a sweep failed; a single run raises its own error.
     """
     register_resolvers()
-    arguments = sweeping(arguments)
+    arguments = one_folder(sweeping(arguments))
     before = sys.argv
     full = [before[0], command, *(arguments if typed is None else typed)]
     errors: list[Exception] = []
