@@ -6,12 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
 
+import vaex
+from vaex import build
 from vaex.benchmarks import cases
 from vaex.benchmarks.cases import VAEX, Case
+from vaex.benchmarks.pointing import factor_masks
 from vaex.cli import main
-from vaex.data import dsprites
+from vaex.commands.bench import subject_of
+from vaex.data import DSprites, dsprites
 
 SMALL: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 2, "hidden": 8}
 
@@ -94,6 +101,21 @@ def test_data_writes_its_table(
     assert len(content["contestants"]) == 4
     assert "## Feeding dSprites" in (tmp_path / "bench_data.md").read_text()
     assert "5,400 images of 64x64 in shuffled batches of 8" in capsys.readouterr().out
+
+
+def test_a_run_on_dsprites_can_be_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dsprites, "GRID", {"shape": 3, "scale": 2, "orientation": 3, "x": 3, "y": 3})
+    model = vaex.load("sprites")
+    stored = {"_target_": "vaex.data.DSprites", "root": "${paths.data}", "val": 40, "test": 20, "cache": "memory"}
+    model.config["run"] = {"data": stored}
+    monkeypatch.setattr(build, "load", lambda folder: model)
+    subject = subject_of("sprites", "cpu", OmegaConf.create({"data": str(tmp_path)}))
+    assert isinstance(subject.data, DSprites)
+    assert subject.data.folder == tmp_path / "dsprites"
+    changed = factor_masks(subject.data, torch.tensor([0, 161]), ["x", "shape"])
+    plain = subject.data.grid_set.draw(np.array([0, 3, 54, 161, 158, 107]))  # a step of x is 3, of shape 54
+    expected = np.stack([plain[0] != plain[1], plain[0] != plain[2], plain[3] != plain[4], plain[3] != plain[5]])
+    np.testing.assert_array_equal(changed.flatten(0, 1), expected)
 
 
 @pytest.mark.parametrize(

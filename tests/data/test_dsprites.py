@@ -19,6 +19,7 @@ from vaex.data import dsprites
 from vaex.data.cache import MappedPixels
 from vaex.data.download import file_digest
 from vaex.data.dsprites import FILES, DSprites
+from vaex.data.loading import ResumableLoader
 from vaex.data.render import draw_sprites
 from vaex.errors import VaexError
 
@@ -180,6 +181,15 @@ def test_workers_read_the_same_file_in_the_same_order(small: None, tmp_path: Pat
         assert one["index"].tolist() == other["index"].tolist()
         assert torch.equal(one["image"], other["image"])
         np.testing.assert_array_equal(other["image"][:, 0], content()["imgs"][other["index"]])
+
+
+def test_processes_share_an_epoch(small: None, tmp_path: Path) -> None:
+    data, seen = ready(tmp_path), []
+    for rank in range(2):
+        loader = ResumableLoader(data.train_set, batch_size=32, shuffle=True, rank=rank, world_size=2)
+        seen.append([int(i) for batch in loader for i in batch["index"]])
+    assert [len(part) for part in seen] == [130, 130]
+    assert len(set(seen[0] + seen[1])) == 260
 
 
 def test_an_epoch_is_resumed_behind_its_batches(small: None, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vaex.attention import IMAGE_METHODS, METHODS, TARGETS, latent_attention
 from vaex.attention.methods import method_named
-from vaex.data import Sprites
+from vaex.data import DSprites, Sprites
 from vaex.errors import VaexError, unknown
 from vaex.metrics.maps import active_units
 from vaex.metrics.pointing import FactorPointing, match_factors
@@ -37,7 +37,7 @@ class Subject:
     name: str
     trained: VAE
     untrained: VAE
-    data: Sprites
+    data: Sprites | DSprites
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _per_latent(name: str) -> bool:
     return not (target.total or target.single)
 
 
-def matched_latents(model: VAE, data: Sprites, least: float, batch: int = 256) -> Latents:
+def matched_latents(model: VAE, data: Sprites | DSprites, least: float, batch: int = 256) -> Latents:
     """Return the latents whose code on the validation images one factor explains to a share of at least ``least``.
 
     Raises:
@@ -119,7 +119,7 @@ def matched_latents(model: VAE, data: Sprites, least: float, batch: int = 256) -
     )
 
 
-def factor_masks(data: Sprites, index: Tensor, factors: Sequence[str]) -> Tensor:
+def factor_masks(data: Sprites | DSprites, index: Tensor, factors: Sequence[str]) -> Tensor:
     """Return the pixels that change when each factor of the images at ``index`` (B,) moves one step, (B, T, H, W).
 
     Positions are those of the grid; shapes are compared before colour and noise.
@@ -131,7 +131,7 @@ def factor_masks(data: Sprites, index: Tensor, factors: Sequence[str]) -> Tensor
     return torch.from_numpy(np.stack([before != after[name] for name in factors], 1)).float()
 
 
-def _batches(data: Sprites, images: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: Sprites | DSprites, images: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images (B, C, H, W) and positions (B,) of the first ``images`` of the test set."""
     count = min(images, len(data.test_set))
     for start in range(0, count, batch):

@@ -116,7 +116,9 @@ def bench_pointing(config: DictConfig) -> None:
 
     pairs = methods_and_targets(methods_option(config.methods), names_option(config.targets, "targets"))
     device = pick_device(config.device)
-    subjects = [subject_of(folder, device) for folder in runs]  # one that does not fit is told before anything slow
+    subjects = [
+        subject_of(folder, device, config.paths) for folder in runs
+    ]  # one that does not fit is told before anything slow
     options = {"images": images, "least": least, "batch": batch, "layer": config.layer}
     console = Console(stderr=True)
     findings = [
@@ -162,7 +164,7 @@ def bench_data(config: DictConfig) -> None:
     tell(write(config, [table], {**content, **feeding_content(result)}))
 
 
-def subject_of(folder: str, device: str) -> Subject:
+def subject_of(folder: str, device: str, paths: DictConfig) -> Subject:
     """Return a run's trained network, the same with the fresh weights of its seed, and its sprites.
 
     Raises:
@@ -171,17 +173,20 @@ def subject_of(folder: str, device: str) -> Subject:
     from vaex.benchmarks.pointing import Subject
     from vaex.build import load
     from vaex.commands.assembly import build_data, quiet
-    from vaex.data import Sprites
+    from vaex.config import stored_config
+    from vaex.data import DSprites, Sprites
     from vaex.modules import VAEModule
 
     quiet()
     model = load(folder)
-    data = build_data(OmegaConf.create((model.config.get("run") or {}).get("data") or {}), from_checkpoint=True)
-    if not isinstance(data, Sprites):
+    stored = stored_config((model.config.get("run") or {}).get("data") or {})
+    data = build_data(OmegaConf.create({"paths": paths, "data": stored}).data, from_checkpoint=True)
+    if not isinstance(data, Sprites | DSprites):
         raise VaexError(
             f"{folder} was trained on {type(data).__name__}: what=pointing needs images whose factors can be moved one "
-            "step; choose a run with data=sprites."
+            "step; choose a run with data=sprites or data=dsprites."
         )
+    data.prepare_data()
     data.setup()
     fresh = VAEModule(**{**model.config, "compile": False}).vae.eval()
     fresh.calibration = model.calibration

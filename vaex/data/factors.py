@@ -61,8 +61,11 @@ class FactorGrid:
         Raises:
             VaexError: when an index is not a whole number in 0..len-1.
         """
-        flat = self._checked(index)
-        return flat[..., None] // self._strides % self._sizes
+        return self.known_classes(self._checked(index))
+
+    def known_classes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Classes (N, F) int64 as `classes` gives them, of an index (N,) that is known to be in range."""
+        return index[..., None] // self._strides % self._sizes
 
     def index(self, classes: ArrayLike) -> NDArray[np.int64]:
         """Positions (N,) int64 of the images with ``classes`` (N, F), the inverse of `classes`.

@@ -42,7 +42,7 @@ class GridSet:
         """Gather what `gather` gives, factors (B, F) and index (B,), the position in the grid."""
         positions = self.positions[indices]
         batch = self.gather(positions)
-        batch["factors"] = torch.from_numpy(self._varying.classes(positions))
+        batch["factors"] = torch.from_numpy(self._varying.known_classes(positions))
         batch["index"] = torch.from_numpy(positions)
         return batch
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaex.data.cache import pick_rows
 from vaex.data.factors import FactorGrid
 from vaex.data.grid import GridSet
 from vaex.types import Batch
@@ -27,8 +28,12 @@ def unpack_images(bits: Any, rows: Any, height: int, width: int) -> Tensor:
     if isinstance(bits, Tensor):
         pixels = _shifted(bits, rows).to(torch.float32)
     else:  # numpy: for gathers of this size torch would wake its other threads, at a higher price than the work
-        pixels = torch.from_numpy(np.unpackbits(bits[rows]).astype(np.float32))
+        pixels = torch.from_numpy(np.unpackbits(_chosen(bits, rows)).astype(np.float32))
     return pixels.view(-1, 1, height, width)
+
+
+def _chosen(bits: Any, rows: Any) -> NDArray[np.uint8]:
+    return pick_rows(bits, rows) if isinstance(bits, np.ndarray) else np.asarray(bits[rows])
 
 
 def _shifted(bits: Tensor, rows: Any) -> Tensor:
@@ -49,7 +54,7 @@ class PackedSet(GridSet):
         if isinstance(self.bits, Tensor):
             pixels = _shifted(self.bits, positions).cpu().numpy()
         else:
-            pixels = np.unpackbits(self.bits[positions])
+            pixels = np.unpackbits(_chosen(self.bits, positions))
         return pixels.reshape(-1, self.height, self.width)
 
     def gather(self, positions: NDArray[np.int64]) -> Batch:
