@@ -86,7 +86,7 @@ class FactorVAEModule(VAEModule):
         super().__init__(network, objective, optim, schedule, prior, seed, compile, channels_last, run)
         self.automatic_optimization = False
         options = dict(self.hparams["objective"].get("discriminator") or {})
-        self._optim = {**OPTIM, **(options.pop("optim", None) or {})}
+        self._optim: Mapping[str, Any] = options.pop("optim", None) or OPTIM
         options["latents"] = self.vae.latents
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(step_seed(seed, "discriminator"))

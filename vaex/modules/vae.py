@@ -82,7 +82,7 @@ class VAEModule(pl.LightningModule):
         self._moments: list[dict[str, Any]] = []
 
     def start_from(self, checkpoint: Mapping[str, Any], source: str) -> None:
-        """Begin where the run of ``checkpoint`` stopped: its weights and its optimisers' moments, at step 0 of this run.
+        """Begin where the run of ``checkpoint`` stopped: its weights and its optimisers' moments, at step 0.
 
         Raises:
             VaexError: when networks or optimisers differ from those of this run; ``source`` is named in it.
