@@ -14,7 +14,6 @@ from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 import vaex.viz
 from vaex.callbacks import Traversal
@@ -54,8 +53,8 @@ class Foreign(pl.LightningModule):
         return torch.sigmoid(self.back(z)).reshape(-1, 1, 32, 32)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        mean, _ = self.encode(batch["image"])
-        return (self.decode(mean) - batch["image"]).square().mean()
+        images: Tensor = batch["image"]
+        return (self.decode(self.encode(images)[0]) - images).square().mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         return
@@ -133,8 +132,8 @@ def test_training_is_that_of_a_run_without(tmp_path: Path) -> None:
 def test_a_foreign_model_in_a_plain_trainer(tmp_path: Path) -> None:
     data = sprites()
     data.setup("fit")
-    loaders: list[DataLoader[Any]] = [data.train_dataloader(), data.val_dataloader()]
-    trainer(tmp_path, Traversal(steps=3), max_epochs=1).fit(Foreign(), *loaders)
+    run = trainer(tmp_path, Traversal(steps=3), max_epochs=1)
+    run.fit(Foreign(), data.train_dataloader(), data.val_dataloader())
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "traversal_val_epoch0000.gif",
         "traversal_val_epoch0000.png",

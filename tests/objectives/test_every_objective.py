@@ -118,4 +118,4 @@ def test_two_processes_have_value_and_gradient_of_the_joint_batch(
         for found in ranks:
             expected = [value.detach(), *(p.grad for p in model.parameters())]
             for one, other in zip(found[name], expected, strict=True):
-                torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}")
+                torch.testing.assert_close(one, other, msg=name)
