@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 import vaex
 from vaex import build
-from vaex.benchmarks import cases
+from vaex.benchmarks import cases, disentangling
 from vaex.benchmarks.cases import VAEX, Case
+from vaex.benchmarks.library import beta_vae_by_points, factor_vae_by_votes
 from vaex.benchmarks.pointing import factor_masks
 from vaex.cli import main
 from vaex.commands.bench import subject_of
@@ -118,10 +119,34 @@ def test_a_run_on_dsprites_can_be_pointed_at(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_array_equal(changed.flatten(0, 1), expected)
 
 
+def test_disentanglement_writes_both_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = disentangling.drawn_codes((2, 3, 5, 8))
+    monkeypatch.setattr(disentangling, "drawn_codes", lambda sizes: small)
+    monkeypatch.setattr(disentangling, "factor_vae_by_votes", lambda grid: factor_vae_by_votes(grid, 0, (200, 100)))
+    monkeypatch.setattr(disentangling, "beta_vae_by_points", lambda grid: beta_vae_by_points(grid, 0, (200, 100), 16))
+    monkeypatch.setattr(disentangling, "USUAL", ("factor_vae", "irs"))
+    assert main(["bench", "what=disentanglement", "codes=240", "rounds=1", f"out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "bench_disentanglement.json").read_text())
+    assert set(content["metrics"]) == {"factor_vae", "beta_vae", "mig", "modularity", "irs"}
+    for name in ("mig", "modularity", "irs"):  # of the same images
+        values = content["metrics"][name]["values"]
+        assert values["vaex"] == pytest.approx(values["library"], abs=1e-9)
+    assert set(content["together_seconds"]) == {"factor_vae", "irs"}
+    text = (tmp_path / "bench_disentanglement.md").read_text()
+    assert "## Metrics of disentanglement" in text
+    assert "## All metrics of one table" in text
+    assert "goal <= 60" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["what=speed"], "Unknown what of vaex bench 'speed': valid names are attention, data, metrics, pointing"),
+        (
+            ["what=speed"],
+            "Unknown what of vaex bench 'speed': valid names are attention, data, disentanglement, metrics, pointing",
+        ),
         (["cases=[mnist_conv3]"], "did you mean 'mnist_conv2'"),
         (["cases=[]"], "cases must be a list of names"),
         (["cases=[3]"], "cases must be a list of names"),
@@ -135,6 +160,11 @@ def test_a_run_on_dsprites_can_be_pointed_at(tmp_path: Path, monkeypatch: pytest
         (["what=pointing", "runs=[sprites]", "methods=[gradcam]"], "did you mean 'grad_cam'"),
         (["what=pointing", "runs=[sprites]", "targets=[sum]"], "has no map per latent"),
         (["what=metrics", "maps=3"], "at least 4 maps"),
+        (["what=disentanglement", "codes=0"], "codes must be at least 1"),
+        (
+            ["what=disentanglement", "codes=1000000"],
+            "codes must be at most 737280, all images of the grid, got 1000000",
+        ),
         (["what=metrics", "resolution=0"], "resolution must be at least 1"),
         (["case=[mnist_conv2]"], "Unknown key 'case'"),
     ],
@@ -153,3 +183,4 @@ def test_help_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "what=pointing" in text
     assert "what=metrics" in text
     assert "what=data" in text
+    assert "what=disentanglement" in text

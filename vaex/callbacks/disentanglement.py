@@ -42,8 +42,8 @@ class Disentanglement(pl.Callback):
     ``codes`` images (None: all), drawn with ``seed`` from all that the Trainer's data module states factors of
     (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names``
     read that table. ``model`` is the attribute path from the LightningModule to the VAE ("" for the module itself).
-    The first process works, the others get its numbers. The picture of the mutual information goes to ``folder`` (default: the
-    Trainer's root folder) / figures and to every logger that takes images. Training is not touched.
+    The first process works, the others get its numbers. The picture of the mutual information goes to ``folder``
+    (default: the Trainer's root folder) / figures and to every logger that takes images. Training is not touched.
 
     Raises:
         VaexError: for an unknown metric, numbers out of range, or a ``model`` that names nothing. What codes do not

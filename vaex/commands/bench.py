@@ -26,7 +26,13 @@ def run(arguments: Sequence[str]) -> None:
 
 def measure(config: DictConfig) -> None:
     """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
-    parts = {"attention": bench_attention, "pointing": bench_pointing, "metrics": bench_metrics, "data": bench_data}
+    parts = {
+        "attention": bench_attention,
+        "pointing": bench_pointing,
+        "metrics": bench_metrics,
+        "data": bench_data,
+        "disentanglement": bench_disentanglement,
+    }
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), parts)
     parts[config.what](config)
@@ -162,6 +168,22 @@ def bench_data(config: DictConfig) -> None:
     table = feeding_table(result)
     show_table(table, wide_console())
     tell(write(config, [table], {**content, **feeding_content(result)}))
+
+
+def bench_disentanglement(config: DictConfig) -> None:
+    """Measure the metrics of disentanglement beside disentanglement_lib's algorithms, rewritten."""
+    rounds, count = at_least_one(config.rounds, "rounds"), at_least_one(config.codes, "codes")
+    from vaex.benchmarks.disentangling import disentanglement_content, disentanglement_tables, run_disentanglement
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import one_thread
+
+    with one_thread():
+        content = {**origin(), "rounds": rounds}
+    result = run_disentanglement(rounds, count, budget=positive(config.budget, "budget"))
+    tables = disentanglement_tables(result)
+    for table in tables:
+        show_table(table, wide_console())
+    tell(write(config, tables, {**content, **disentanglement_content(result)}))
 
 
 def subject_of(folder: str, device: str, paths: DictConfig) -> Subject:

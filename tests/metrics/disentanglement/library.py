@@ -125,7 +125,7 @@ def explicitness(codes: Array, factors: Array, test_codes: Array, test_factors: 
     mean, spread = codes.mean(0), codes.std(0)
     scores = []
     for factor in range(factors.shape[1]):
-        model = LogisticRegression(max_iter=1000).fit((codes - mean) / spread, factors[:, factor])
+        model = LogisticRegression(max_iter=10_000).fit((codes - mean) / spread, factors[:, factor])
         chances = model.predict_proba((test_codes - mean) / spread)
         truth = label_binarize(test_factors[:, factor], classes=model.classes_)
         if truth.shape[1] == 1:

@@ -80,8 +80,11 @@ def test_beta_vae_is_that_of_the_library_on_equal_draws(entangled: Case) -> None
     assert scores["beta_vae_train"] == pytest.approx(model.score(*points[0]), abs=1e-12)
 
 
-def test_rows_of_a_vote_share_their_factor_and_are_uniform_otherwise() -> None:
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+def test_rows_of_a_vote_share_their_factor_and_are_uniform_otherwise(order: str) -> None:
     factors = grid(3, 4, 2)
+    if order == "shuffled":
+        factors = np.random.default_rng(1).permutation(factors)
     table = code_table(factors.astype(float), factors)
     fixed, rows = RowDraws(table, 64).votes(np.random.default_rng(0), 3000, 64)
     shared = factors[rows, fixed[:, None]]
@@ -92,8 +95,11 @@ def test_rows_of_a_vote_share_their_factor_and_are_uniform_otherwise() -> None:
         assert stats.chisquare(np.bincount(factors[rows[fixed == 1], factor].ravel())).pvalue > 1e-3
 
 
-def test_pairs_agree_in_their_factor_and_are_uniform_otherwise() -> None:
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+def test_pairs_agree_in_their_factor_and_are_uniform_otherwise(order: str) -> None:
     factors = grid(3, 4, 2)
+    if order == "shuffled":
+        factors = np.random.default_rng(1).permutation(factors)
     table = code_table(factors.astype(float), factors)
     fixed, first, second = RowDraws(table, 1).pairs(np.random.default_rng(0), 3000, 8)
     place = fixed[:, None]
@@ -127,3 +133,12 @@ def test_what_votes_cannot_be_drawn_from_is_told(entangled: Case) -> None:
         factor_vae_scores(*entangled, votes=(0, 10))
     with pytest.raises(VaexError, match="at least 2"):
         beta_vae_scores(*entangled, batch=1)
+
+
+def test_a_table_that_is_the_whole_grid_may_have_rare_values() -> None:
+    factors = grid(8, 9)
+    assert factor_vae_scores(factors, factors, votes=(50, 50))["factor_vae"] == 1
+    shuffled = np.random.default_rng(0).permutation(factors)
+    assert factor_vae_scores(shuffled, shuffled, votes=(50, 50))["factor_vae"] == 1
+    with pytest.raises(VaexError, match="occurs in 8 of 71 images"):
+        factor_vae_scores(factors[1:], factors[1:], votes=(50, 50))

@@ -10,6 +10,10 @@ from vaex.errors import VaexError
 from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, code_table, drawn, sample
 
 BINS = 20
+NOTHING = 1e-12
+"""Nats."""
+NEAR = 1e-6
+"""Bins; codes so near to an edge are compared with the edge itself."""
 
 
 def binned(codes: Floats, bins: int = BINS) -> Integers:
@@ -19,30 +23,38 @@ def binned(codes: Floats, bins: int = BINS) -> Integers:
     """
     if bins < 1:
         raise VaexError(f"bins must be at least 1, got {bins}.")
-    found = np.empty(codes.shape, np.int64)
+    found = np.empty(codes.shape, np.int64, order="F")
     for place, column in enumerate(codes.T):
-        edges = np.histogram_bin_edges(column, bins)
-        low, width = edges[0], edges[-1] - edges[0]
-        # Rounding may put a value near an edge into its neighbour; comparing with the edges themselves puts it right
-        bin_of = ((column - low) * (bins / width)).astype(np.int64).clip(0, bins - 1)
-        bin_of -= (bin_of > 0) & (column < edges[bin_of])
-        bin_of += (bin_of < bins - 1) & (column >= edges[bin_of + 1])
-        found[:, place] = bin_of
+        low, high = float(column.min()), float(column.max())
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        edges = np.arange(bins + 1.0) * ((high - low) / bins) + low  # as numpy's histogram has them
+        position = (column - low) * (bins / (high - low))
+        bin_of = found[:, place]
+        bin_of[:] = position  # cut off
+        np.minimum(bin_of, bins - 1, out=bin_of)
+        near = np.flatnonzero(np.abs(position - np.rint(position)) < NEAR)  # where rounding might cross an edge
+        bin_of[near] = np.searchsorted(edges[1:-1], column[near], side="right")
     return found
 
 
 def mutual_information(bins_of: Integers, classes: Integers) -> Floats:
     """Return the mutual information (D, F) in nats of discrete latents (N, D) and factors (N, F), as in the table."""
-    heights, widths = bins_of.max(0) + 1, classes.max(0) + 1
-    found = np.empty((bins_of.shape[1], classes.shape[1]))
-    # Both are small whole numbers: one 32-bit sum per pair, counted
-    columns = [np.ascontiguousarray(column, np.int32) for column in classes.T]
-    for latent, height in enumerate(heights.tolist()):
-        for factor, width in enumerate(widths.tolist()):
-            own = (bins_of[:, latent] * width).astype(np.int32)
-            joint = np.bincount(own + columns[factor], minlength=height * width).reshape(height, width)
-            found[latent, factor] = _entropy(joint.sum(1)) + _entropy(joint.sum(0)) - _entropy(joint)
-    return found.clip(min=0)
+    total = len(bins_of)
+    logs = np.arange(total + 1, dtype=np.float64)
+    logs[1:] *= np.log(logs[1:])  # n log n of every count that can occur
+    bins, factors = ([np.ascontiguousarray(column) for column in part.T] for part in (bins_of, classes))
+    alone = [[logs[np.bincount(column)].sum() for column in part] for part in (bins, factors)]
+    found = np.empty((len(bins), len(factors)))
+    height = int(bins_of.max()) + 1
+    above = [column * height for column in factors]  # plus a bin: the number of a pair
+    for latent, place in enumerate(bins):
+        for factor, column in enumerate(above):
+            joint = np.bincount(place + column)
+            found[latent, factor] = logs[joint].sum() - alone[0][latent] - alone[1][factor]
+    found = found / total + np.log(total)
+    found[found < NOTHING] = 0  # what rounding leaves where there is none
+    return found
 
 
 def _entropy(counts: Integers) -> float:

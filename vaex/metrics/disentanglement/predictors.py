@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Split, code_table, drawn
+from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Integers, Split, code_table, drawn
 from vaex.metrics.ranking import auroc
 
 MARGIN = 0.01
@@ -76,19 +76,26 @@ def sap_scores(codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, t
     return {"sap": top_gap(cut_accuracies(split)), "sap_continuous": top_gap(explained_variance(split))}
 
 
+def logistic(codes: Floats, labels: Integers) -> Any:
+    """Return scikit-learn's logistic regression of ``labels`` (N,) on ``codes`` (N, D), fitted to convergence."""
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # matrices so small are slower in several threads, and very slow on a busy machine
+        return LogisticRegression(max_iter=10_000).fit(codes, labels)
+
+
 def explicitness(split: Split) -> tuple[float, float]:
     """Return the mean area under the ROC curve of logistic regressions of the factors, in training and in test.
 
     Codes are standardised by the training part; a class that does not occur, or alone, is left out of its mean.
     """
-    from sklearn.linear_model import LogisticRegression
-
     mean, spread = split.train.codes.mean(0), split.train.codes.std(0)
     scale = np.where(spread > 0, spread, 1.0)
     parts = [((part.codes - mean) / scale, part.classes) for part in split]
     sums = np.zeros(2)
     for factor in range(parts[0][1].shape[1]):
-        model = LogisticRegression(max_iter=1000).fit(parts[0][0], parts[0][1][:, factor])
+        model = logistic(parts[0][0], parts[0][1][:, factor])
         for place, (codes, classes) in enumerate(parts):
             chances = model.predict_proba(codes)  # (n, classes)
             areas = [

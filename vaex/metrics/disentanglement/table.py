@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ def code_table(codes: Any, factors: Any) -> CodeTable:
                 f"The code of image {row} is {values[row, latent]} at latent {latent}: codes must be finite; "
                 "check the model's weights and its images."
             )
-    columns = [_classes(factor[:, place], place) for place in range(factor.shape[1])]
+    columns = [_classes(column, place) for place, column in enumerate(np.ascontiguousarray(factor.T))]
     classes = np.stack([column for column, _ in columns]).T
     return CodeTable(values, classes, np.array([size for _, size in columns], np.int64))
 
@@ -94,13 +95,15 @@ class Split(NamedTuple):
 
 
 def sample(table: CodeTable, seed: int, count: int = TRAIN) -> CodeTable:
-    """Return at most ``count`` different rows of ``table``, drawn with ``seed``.
+    """Return at most ``count`` different rows of ``table``, drawn with ``seed``; all of them where it has no more.
 
     Raises:
         VaexError: when fewer than 2 are asked for, or a factor is constant among those drawn.
     """
     if count < 2:
         raise VaexError(f"Metrics need at least 2 images, got {count}.")
+    if count >= len(table.codes):
+        return table
     return _rows(table, _order(table, seed)[:count])
 
 
@@ -145,50 +148,67 @@ class RowDraws:
     """Draws rows of a table that share the value of a factor.
 
     On a table of every combination of factors this is how disentanglement_lib draws: the other factors are uniform and
-    independent.
+    independent. A table in which a value has fewer than ``least`` rows is refused, unless it holds every combination.
     Differs: from a table of some images, rows that share the value are drawn, where the library makes new images.
     """
 
     def __init__(self, table: CodeTable, least: int) -> None:
         self.classes = table.classes
-        self._groups = []
-        whole = len(table.classes) >= int(np.prod(table.sizes.astype(np.float64)))
-        for place, (column, size) in enumerate(zip(table.classes.T, table.sizes.tolist(), strict=True)):
-            small = column.astype(np.min_scalar_type(size))  # of at most 16 bits sorted by radix
-            counts = np.bincount(column, minlength=size)
-            needed = 2 if whole else least
-            if counts.min() < needed:
+        total, sizes = len(table.classes), table.sizes.tolist()
+        self._counts = [
+            np.bincount(column, minlength=size) for column, size in zip(table.classes.T, sizes, strict=True)
+        ]
+        whole = total >= math.prod(sizes)
+        for place, counts in enumerate(self._counts):
+            if counts.min() < (2 if whole else least):
                 raise VaexError(
                     f"Votes draw {least} images of one value of a factor, but value {counts.argmin()} of factor "
-                    f"{place} occurs in {counts.min()} of {len(column)} images: encode more images, or lower batch."
+                    f"{place} occurs in {counts.min()} of {total} images: encode more images, or lower batch."
                 )
-            self._groups.append((np.argsort(small, kind="stable"), np.cumsum(counts) - counts, counts))
+        # Rows of a whole grid in order are arithmetic; otherwise they are sorted by each factor
+        strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
+        self._strides = strides if total == math.prod(sizes) and _in_order(table.classes, strides) else None
+        self._orders = []
+        if self._strides is None:
+            for column, size in zip(table.classes.T, sizes, strict=True):
+                small = column.astype(np.min_scalar_type(size))  # of at most 16 bits sorted by radix
+                self._orders.append(np.argsort(small, kind="stable"))
 
     def partners(self, generator: np.random.Generator, factor: int, rows: Integers, count: int) -> Integers:
         """Return ``count`` rows for each of ``rows`` (V,), drawn from those of its value of ``factor``: (V, n)."""
-        order, starts, counts = self._groups[factor]
+        counts = self._counts[factor]
         value = self.classes[rows, factor][:, None]
         # float32 would not reach every row of a large table
         place = (generator.random((len(rows), count)) * counts[value]).astype(np.int64)
-        chosen: Integers = order[starts[value] + place]
+        if self._strides is None:
+            chosen: Integers = self._orders[factor][(np.cumsum(counts) - counts)[value] + place]
+        else:
+            stride = int(self._strides[factor])
+            before, after = np.divmod(place, stride)  # what the factors before and after this one are
+            chosen = (before * len(counts) + value) * stride + after
         return chosen
 
     def votes(self, generator: np.random.Generator, votes: int, batch: int) -> tuple[Integers, Integers]:
         """Return the fixed factor of each vote (V,), drawn uniformly, and its rows (V, batch)."""
-        factors = generator.integers(len(self._groups), size=votes)
+        factors = generator.integers(len(self._counts), size=votes)
         first = generator.integers(len(self.classes), size=votes)
         rows = np.empty((votes, batch), np.int64)
-        for factor in range(len(self._groups)):
+        for factor in range(len(self._counts)):
             own = factors == factor
             rows[own] = self.partners(generator, factor, first[own], batch)
         return factors, rows
 
     def pairs(self, generator: np.random.Generator, votes: int, batch: int) -> tuple[Integers, Integers, Integers]:
         """Return the factor of each vote (V,), and rows (V, batch) twice, which agree in that factor pair by pair."""
-        factors = generator.integers(len(self._groups), size=votes)
+        factors = generator.integers(len(self._counts), size=votes)
         first = generator.integers(len(self.classes), size=(votes, batch))
         second = np.empty_like(first)
-        for factor in range(len(self._groups)):
+        for factor in range(len(self._counts)):
             own = factors == factor
             second[own] = self.partners(generator, factor, first[own].ravel(), 1).reshape(-1, batch)
         return factors, first, second
+
+
+def _in_order(classes: Integers, strides: Integers) -> bool:
+    position = sum(column * stride for column, stride in zip(classes.T, strides.tolist(), strict=True))
+    return np.array_equal(position, np.arange(len(classes)))

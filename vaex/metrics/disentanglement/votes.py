@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaex.errors import VaexError
+from vaex.metrics.disentanglement.predictors import logistic
 from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table
 
 BATCH = 64
 Singles = NDArray[np.float32]
 COLLAPSED = 0.05
 """Latents of a smaller standard deviation over all images carry nothing, and are left out of votes."""
+SMALL = 1e-20
+"""A variance, relative to the square of a value, that rounding may leave in a latent that is constant."""
 CHUNK = 256
 """Votes at a time: their codes stay in the processor's cache."""
 
@@ -27,8 +30,9 @@ def centred(codes: Floats) -> tuple[Singles, Floats]:
     for latent, column in enumerate(codes.T):
         offset = column - column.mean()
         offsets[latent] = offset
-        if column.min() < column.max():
-            variances[latent] = offset @ offset / (len(column) - 1)
+        squares = offset @ offset
+        if squares > 0 and (squares > len(column) * SMALL * column[0] ** 2 or np.ptp(column) > 0):
+            variances[latent] = squares / (len(column) - 1)
     return offsets, variances
 
 
@@ -166,7 +170,5 @@ def beta_vae_scores(
     if len(np.unique(of_train)) < 2:  # one factor, or so few votes that one was drawn
         only = of_train[0]
         return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0}
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(max_iter=10_000).fit(train, of_train)
+    model = logistic(train, of_train)
     return {"beta_vae": float(model.score(test, of_test)), "beta_vae_train": float(model.score(train, of_train))}
