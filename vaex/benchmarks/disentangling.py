@@ -42,11 +42,11 @@ class Pair(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Pairs by metric; wall seconds of each metric of vaex on ``count`` codes; what was measured."""
+    """Pairs by metric; wall seconds of each metric of vaex on ``images`` codes; what was measured."""
 
     pairs: Mapping[str, Pair]
     seconds: Mapping[str, float]
-    count: int
+    images: int
     case: str
 
 
@@ -123,7 +123,7 @@ def disentanglement_tables(result: Result) -> list[Table]:
     lines = [(name, f"{seconds:.2f}") for name, seconds in result.seconds.items()]
     end = ("together", f"{total:.2f}, goal <= {TOGETHER:g} {'met' if total <= TOGETHER else 'MISSED'}")
     together = Table(
-        "All metrics of one table", ("", "s"), (*lines, end), (f"{result.count:,} codes; wall time, all cores.",)
+        "All metrics of one table", ("", "s"), (*lines, end), (f"{result.images:,} codes; wall time, all cores.",)
     )
     return [Table("Metrics of disentanglement", columns, tuple(rows), notes), together]
 
@@ -139,4 +139,4 @@ def disentanglement_content(result: Result) -> dict[str, Any]:
         }
         for name, (timings, values) in result.pairs.items()
     }
-    return {"case": result.case, "metrics": pairs, "codes": result.count, "together_seconds": dict(result.seconds)}
+    return {"case": result.case, "metrics": pairs, "codes": result.images, "together_seconds": dict(result.seconds)}

@@ -52,7 +52,8 @@ def mutual_information(bins_of: Integers, classes: Integers) -> Floats:
         for factor, column in enumerate(above):
             joint = np.bincount(place + column)
             found[latent, factor] = logs[joint].sum() - alone[0][latent] - alone[1][factor]
-    found = found / total + np.log(total)
+    found /= total
+    found += np.log(total)
     found[found < NOTHING] = 0  # what rounding leaves where there is none
     return found
 

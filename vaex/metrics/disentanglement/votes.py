@@ -48,7 +48,7 @@ def least_varying(offsets: Singles, rows: Integers, variances: Floats) -> Intege
         total = part.sum(1)
         squares = np.einsum("vl,vl->v", part, part)
         shares[latent] = (squares - total * total / part.shape[1]) / variances[latent]
-    return shares.argmin(0)
+    return np.asarray(shares.argmin(0), np.int64)
 
 
 def vote_table(factors: Integers, latents: Integers, shape: tuple[int, int]) -> Integers:
