@@ -26,7 +26,13 @@ def run(arguments: Sequence[str]) -> None:
 
 def measure(config: DictConfig) -> None:
     """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
-    parts = {"attention": bench_attention, "pointing": bench_pointing, "metrics": bench_metrics, "data": bench_data}
+    parts = {
+        "attention": bench_attention,
+        "pointing": bench_pointing,
+        "metrics": bench_metrics,
+        "train": bench_training,
+        "data": bench_data,
+    }
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), parts)
     parts[config.what](config)
@@ -160,6 +166,24 @@ def bench_data(config: DictConfig) -> None:
     table = feeding_table(result)
     show_table(table, wide_console())
     tell(write(config, [table], {**content, **feeding_content(result)}))
+
+
+def bench_training(config: DictConfig) -> None:
+    """Measure a training step of FactorVAE beside the reproductions' loop, a hand-written one and the floor."""
+    rounds, batch = at_least_one(config.rounds, "rounds"), at_least_one(config.batch_size, "batch_size")
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import one_thread
+    from vaex.benchmarks.training import run_training, training_content, training_tables
+    from vaex.commands.assembly import quiet
+
+    quiet()
+    with one_thread():
+        content = {**origin(), "rounds": rounds}
+    result = run_training(batch, rounds)
+    tables = training_tables(result)
+    for table in tables:
+        show_table(table, wide_console())
+    tell(write(config, tables, {**content, **training_content(result)}))
 
 
 def subject_of(folder: str, device: str) -> Subject:
