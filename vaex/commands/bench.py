@@ -31,6 +31,7 @@ def measure(config: DictConfig) -> None:
         "pointing": bench_pointing,
         "metrics": bench_metrics,
         "data": bench_data,
+        "train": bench_training,
         "disentanglement": bench_disentanglement,
     }
     if config.what not in parts:
@@ -184,6 +185,24 @@ def bench_disentanglement(config: DictConfig) -> None:
     for table in tables:
         show_table(table, wide_console())
     tell(write(config, tables, {**content, **disentanglement_content(result)}))
+
+
+def bench_training(config: DictConfig) -> None:
+    """Measure a training step of FactorVAE beside the reproductions' loop, a hand-written one and the floor."""
+    rounds, batch = at_least_one(config.rounds, "rounds"), at_least_one(config.batch_size, "batch_size")
+    from vaex.benchmarks.table import show_table
+    from vaex.benchmarks.timing import one_thread
+    from vaex.benchmarks.training import run_training, training_content, training_tables
+    from vaex.commands.assembly import quiet
+
+    quiet()
+    with one_thread():
+        content = {**origin(), "rounds": rounds}
+    result = run_training(batch, rounds)
+    tables = training_tables(result)
+    for table in tables:
+        show_table(table, wide_console())
+    tell(write(config, tables, {**content, **training_content(result)}))
 
 
 def subject_of(folder: str, device: str, paths: DictConfig) -> Subject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ def take_weights(module: Any, checkpoint: Mapping[str, Any], source: str) -> lis
             raise VaexError(
                 f"init={source} was trained with {key}={saved.get(key)}, this run has {own[key]}; choose the same."
             )
+    chosen = [str((config.get("optim") or {}).get("name")) for config in (saved, own)]
+    if chosen[0] != chosen[1]:
+        raise VaexError(f"init={source} was trained with optim={chosen[0]}, this run has {chosen[1]}; choose the same.")
     states = []
     for name, state in zip(NETWORKS, checkpoint.get("optimizer_states") or [], strict=False):
         network: nn.Module | None = getattr(module, name, None)
@@ -41,12 +45,9 @@ def take_weights(module: Any, checkpoint: Mapping[str, Any], source: str) -> lis
             raise VaexError(
                 f"The {name} of init={source} has layers of other sizes; choose the same network."
             ) from error
-        states.append(state["state"])
+        states.append(copy.deepcopy(state["state"]))  # an optimiser takes tensors as they are and changes them
     if not states:
         raise VaexError(f"init={source} holds weights alone, without optimisers; name a run folder or its last.ckpt.")
-    chosen = [str((config.get("optim") or {}).get("name")) for config in (saved, own)]
-    if chosen[0] != chosen[1]:
-        raise VaexError(f"init={source} was trained with optim={chosen[0]}, this run has {chosen[1]}; choose the same.")
     return states
 
 
