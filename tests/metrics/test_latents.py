@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from vaex.errors import VaexError
 from vaex.metrics.latents import LatentMetrics
@@ -34,16 +39,44 @@ def test_the_variance_of_a_grid_is_the_average_over_its_cells() -> None:
     assert "kl" not in found
 
 
-def test_two_processes_add_up() -> None:
-    means = torch.randn(30, 2, generator=torch.Generator().manual_seed(2))
-    parts = [LatentMetrics(), LatentMetrics(), LatentMetrics()]
-    parts[0].update(means[:7], means[:7].square())
-    parts[1].update(means[7:], means[7:].square())
-    whole = parts[0]
-    whole.sums = [torch.cat([parts[0].sums[0], parts[1].sums[0]])]  # as a gathering of both leaves it
-    found = whole.compute()
-    np.testing.assert_allclose(found["variance"].numpy(), np.var(means.numpy(), axis=0), rtol=1e-5)
-    np.testing.assert_allclose(found["kl"].numpy(), means.square().mean(0).numpy(), rtol=1e-5)
+def case() -> tuple[Tensor, Tensor]:
+    means = torch.randn(6, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    return means, means.square().mean((2, 3))
+
+
+SHARES = [[[0, 1, 4, 5], [2, 3]], [[], [0, 1, 2, 3, 4, 5]]]
+"""Which images each of two processes sees: unevenly many, or none."""
+
+
+def _one_process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        metric, results = LatentMetrics(), []
+        for shares in SHARES:
+            for n in shares[rank]:
+                metric.update(*(part[n : n + 1] for part in case()))
+            results.append(metric.compute())
+            metric.reset()
+        torch.save(results, Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_merge(tmp_path: Path) -> None:
+    spawn(_one_process, (str(tmp_path),), nprocs=2)
+    means, kl = case()
+    for rank in range(2):
+        results = torch.load(tmp_path / f"{rank}.pt")
+        assert len(results) == 2
+        for found in results:
+            np.testing.assert_allclose(found["variance"].numpy(), np.var(means.numpy(), 0).mean((1, 2)), rtol=1e-5)
+            np.testing.assert_allclose(found["kl"].numpy(), kl.numpy().mean(0), rtol=1e-5)
+            assert found["active_units"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
+def test_no_image_measures_nothing() -> None:
     assert LatentMetrics().compute() == {}
 
 

@@ -277,3 +277,14 @@ def test_data_sets_that_give_single_images(tmp_path: Path) -> None:
     seen = watch(model := module())
     train(tmp_path, model, data, max_epochs=2, limit_val_batches=0)
     assert sum(seen) == 6
+
+
+@pytest.mark.parametrize("network", [VECTOR, GRID])
+def test_more_draws_of_iwae_take_the_features_that_are_there(network: dict[str, Any], tmp_path: Path) -> None:
+    data = Data()
+    data.train_set.labels[:] = 0
+    model = FeatureVAEModule(network=network, objective={"name": "iwae", "samples": 4})
+    seen = watch(model)
+    run = train(tmp_path, model, data, limit_val_batches=0)
+    assert sum(seen) == 10  # the kept features, whatever the number of draws
+    assert bool(run.callback_metrics["train/iwae"].isfinite())
