@@ -58,7 +58,7 @@ ONLY_IN = {  # library: where it may be imported
     "albumentations": ("data/transforms.py",),
     "hydra": ("cli.py", "commands/", "config.py"),
     "omegaconf": ("cli.py", "commands/", "config.py"),
-    "lightning": ("commands/", "callbacks/", "modules/", "calibrate.py", "data/"),
+    "lightning": ("commands/", "callbacks/", "modules/", "calibrate.py", "data/", "benchmarks/"),
 }
 HEAVY = {
     *("torch", "lightning", "torchmetrics", "numpy", "scipy", "sklearn", "cv2", "PIL"),

@@ -24,7 +24,7 @@ from vaex.benchmarks.pointing import (
     methods_and_targets,
     row_name,
 )
-from vaex.benchmarks.pointing_tables import over_seeds, pointing_tables
+from vaex.benchmarks.seeds import over_seeds, pointing_tables
 from vaex.build import build_model
 from vaex.data import Sprites
 from vaex.data.render import draw_sprites

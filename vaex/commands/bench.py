@@ -80,7 +80,7 @@ def bench_pointing(config: DictConfig) -> None:
     from rich.progress import track
 
     from vaex.benchmarks.pointing import measure_run, methods_and_targets
-    from vaex.benchmarks.pointing_tables import pointing_tables
+    from vaex.benchmarks.seeds import pointing_tables
     from vaex.benchmarks.table import show_table
 
     pairs = methods_and_targets(methods_option(config.methods), names_option(config.targets, "targets"))
