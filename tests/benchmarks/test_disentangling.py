@@ -64,14 +64,17 @@ def test_goals_are_judged_by_the_median() -> None:
         return Pair(timings, {LIBRARY: 0.5, VAEX: 0.25})
 
     result = Result(
-        {"factor_vae": pair(0.1), "mig": pair(0.025), "irs": pair(2.0)}, {"mig": 59.0, "sap": 2.0}, 7, "case"
+        {"factor_vae": pair(0.1), "mig": pair(0.025), "irs": pair(2.0)},
+        {"mig": (59.0, 90.0), "sap": (2.0, 1.5)},
+        7,
+        "case",
     )
     speeds, together = disentanglement_tables(result)
     rows = {row[0]: row[1:] for row in speeds.rows}
     assert rows["factor_vae"] == ("2000.0", "200.0", "10.0", "10.0-10.0", ">= 6 met", "0.5000", "0.2500")
     assert rows["mig"][4] == ">= 50 MISSED"
     assert rows["irs"][2:5] == ("0.5", "0.5-0.5", "-")
-    assert together.rows[-1] == ("together", "61.00, goal <= 60 MISSED")
+    assert together.rows[-1] == ("together", "61.00", "91.50", "<= 60 MISSED")
     assert disentanglement_content(result)["metrics"]["mig"]["ratio"]["median"] == 0.025
 
 

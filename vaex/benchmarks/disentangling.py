@@ -42,10 +42,10 @@ class Pair(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Pairs by metric; wall seconds of each metric of vaex on ``images`` codes; what was measured."""
+    """Pairs by metric; wall and CPU seconds of each metric on ``images`` codes; what was measured."""
 
     pairs: Mapping[str, Pair]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, tuple[float, float]]
     images: int
     case: str
 
@@ -95,9 +95,9 @@ def run_disentanglement(rounds: int, count: int, sizes: tuple[int, ...] = SIZES,
     some = generator.permutation(len(grid.codes))[:count]
     seconds = {}
     for name in USUAL:
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         SCORES[name](grid.codes[some], grid.factors[some], 0)
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = time.perf_counter() - start[0], time.process_time() - start[1]
     text = f"{len(grid.codes):,} codes of {grid.codes.shape[1]} latents, {len(sizes)} factors"
     return Result(found, seconds, count, text)
 
@@ -119,11 +119,14 @@ def disentanglement_tables(result: Result) -> list[Table]:
         "factor_vae. Scores by votes differ by what is drawn.",
     )
     columns = ("", "library ms", "vaex ms", "times faster", "quartiles", "goal", "library score", "vaex score")
-    total = sum(result.seconds.values())
-    lines = [(name, f"{seconds:.2f}") for name, seconds in result.seconds.items()]
-    end = ("together", f"{total:.2f}, goal <= {TOGETHER:g} {'met' if total <= TOGETHER else 'MISSED'}")
+    wall, used = (sum(both[place] for both in result.seconds.values()) for place in (0, 1))
+    lines = [(name, f"{own:.2f}", f"{cpu:.2f}", "-") for name, (own, cpu) in result.seconds.items()]
+    goal = f"<= {TOGETHER:g} {'met' if wall <= TOGETHER else 'MISSED'}"
     together = Table(
-        "All metrics of one table", ("", "s"), (*lines, end), (f"{result.images:,} codes; wall time, all cores.",)
+        "All metrics of one table",
+        ("", "s", "CPU s", "goal"),
+        (*lines, ("together", f"{wall:.2f}", f"{used:.2f}", goal)),
+        (f"{result.images:,} codes; wall time with all cores, and CPU time, which a busy machine changes less.",),
     )
     return [Table("Metrics of disentanglement", columns, tuple(rows), notes), together]
 

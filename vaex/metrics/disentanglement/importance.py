@@ -96,7 +96,7 @@ def dci_forest(codes: Any, factors: Any, seed: int = 0) -> float:
 
 
 def dci_forest_scores(
-    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST, trees: int = 50, leaf: int = 20
+    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST, trees: int = 30, leaf: int = 20
 ) -> dict[str, float]:
     """Return what `dci_scores` does, by random forests, under names that begin with ``dci_forest``.
 
