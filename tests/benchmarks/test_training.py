@@ -25,7 +25,7 @@ def images(count: int = 8) -> Tensor:
 def multiplications(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def test_floor_has_the_products_of_the_step_and_no_others() -> None:

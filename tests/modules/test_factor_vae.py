@@ -115,7 +115,7 @@ def test_steps_are_those_of_the_algorithm_written_out(case: str, tmp_path: Path)
     written_out(reference, 6, **how)
     for name, value in reference.named_parameters():
         # Adam's steps are as long as its rate; what differs by rounding alone stays far below
-        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
         assert not torch.equal(value, start[name])
 
 
@@ -221,7 +221,7 @@ def scaled(tmp_path: Path, module: FactorVAEModule, start: float, **options: Any
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_scaled_losses_make_the_same_steps(clip: float | None, tmp_path: Path) -> None:
     """The scale doubles at every step: one that were changed between the two networks would double a gradient."""
-    options = {"optim": {"name": "sgd", "lr": 1e-3}, "discriminator": {"optim": {"name": "sgd", "lr": 0.1}}}
+    options: Any = {"optim": {"name": "sgd", "lr": 1e-3}, "discriminator": {"optim": {"name": "sgd", "lr": 0.1}}}
     module, exact = built(**options), built(**options)
     scaler = scaled(tmp_path, module, 1024.0, gradient_clip_val=clip)
     train(tmp_path, exact, max_epochs=1, gradient_clip_val=clip)

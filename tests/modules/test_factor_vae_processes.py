@@ -73,4 +73,4 @@ def trained(folder: Path, processes: int, every: int, attention: dict[str, Any])
 def test_two_processes_make_the_steps_of_one(every: int, attention: dict[str, Any], tmp_path: Path) -> None:
     one, two = (trained(tmp_path, processes, every, attention) for processes in (1, 2))
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)

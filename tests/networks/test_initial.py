@@ -23,7 +23,9 @@ def test_normal_start_draws_linear_layers_and_convolutions_alone() -> None:
         elif isinstance(layer, torch.nn.ConvTranspose2d):  # uniform within 1 / sqrt(fan), as torch has it
             bound = (layer.weight.shape[1] * 16) ** -0.5
             assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.05)
-    assert plain.encoder.conv2.weight.std().item() == pytest.approx((32 * 16 * 3) ** -0.5, rel=0.1)
+    second = plain.get_submodule("encoder.conv2")
+    assert isinstance(second, torch.nn.Conv2d)
+    assert second.weight.std().item() == pytest.approx((32 * 16 * 3) ** -0.5, rel=0.1)
 
 
 def test_unknown_start_is_refused() -> None:
