@@ -62,7 +62,7 @@ def test_a_fork_has_weights_and_moments_of_both_networks_and_counts_from_zero(tm
 def test_forks_of_one_objective_go_the_same_way_and_those_of_another_another(tmp_path: Path) -> None:
     content = trunk(tmp_path)
     ends = []
-    for attention in ({}, {}, {"weight": 200.0}):
+    for attention in ({}, {}, {"weight": 200.0, "layer": "conv1"}):
         module = built(attention=attention)
         forked(tmp_path, module, content)
         ends.append(module.state_dict())
