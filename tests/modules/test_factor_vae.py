@@ -180,7 +180,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert same(whole.state_dict(), again.state_dict())
 
 
-@pytest.mark.parametrize("attention", [{}, {"weight": 100.0}], ids=["plain", "attention"])
+@pytest.mark.parametrize("attention", [{}, {"weight": 100.0, "layer": "conv1"}], ids=["plain", "attention"])
 def test_a_compiled_run_trains_as_another(attention: dict[str, Any], tmp_path: Path) -> None:
     torch._dynamo.reset()
     plain, compiled = built(attention=attention), built(attention=attention, compile=True)
@@ -189,6 +189,10 @@ def test_a_compiled_run_trains_as_another(attention: dict[str, Any], tmp_path: P
         train(tmp_path, module, max_epochs=2)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    if attention:
+        without = built()
+        train(tmp_path, without, max_epochs=2)
+        assert not torch.allclose(without.vae.encoder.conv1.weight, plain.vae.encoder.conv1.weight, atol=1e-4)
 
 
 def test_bfloat16_trains_every_weight_of_both(tmp_path: Path) -> None:

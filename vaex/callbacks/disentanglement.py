@@ -32,7 +32,7 @@ def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
     from vaex.viz.matrix import matrix_figure
 
     values = information_matrix(table.codes, table.factors, seed)
-    latents = [f"latent {place}" for place in range(len(values))]
+    latents = [f"z{place}" for place in range(len(values))]
     return figure_to_array(matrix_figure(values, latents, table.names, "Mutual information", "nats"))
 
 
