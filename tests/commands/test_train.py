@@ -28,7 +28,6 @@ SMALL = [
     "data.test=16",
     "data.batch_size=8",
     "data.eval_batch_size=8",
-    "metrics.disentanglement.names=[]",  # has tests of its own
     "network.width=4",
     "network.depth=3",
     "network.hidden=8",
