@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 
 from tests.metrics.disentanglement import library as oracle
+from vaex.benchmarks.disentanglement_lib import (
+    Grid,
+    beta_vae_by_points,
+    factor_vae_by_votes,
+    irs_by_groups,
+    mig_by_pairs,
+    modularity_by_pairs,
+)
 from vaex.benchmarks.disentangling import (
     LIBRARY,
     VAEX,
@@ -15,14 +23,6 @@ from vaex.benchmarks.disentangling import (
     disentanglement_tables,
     drawn_codes,
     run_disentanglement,
-)
-from vaex.benchmarks.library import (
-    Grid,
-    beta_vae_by_points,
-    factor_vae_by_votes,
-    irs_by_groups,
-    mig_by_pairs,
-    modularity_by_pairs,
 )
 from vaex.benchmarks.timing import Timing
 from vaex.errors import VaexError

@@ -15,7 +15,7 @@ import vaex
 from vaex import build
 from vaex.benchmarks import cases, disentangling
 from vaex.benchmarks.cases import VAEX, Case
-from vaex.benchmarks.library import beta_vae_by_points, factor_vae_by_votes
+from vaex.benchmarks.disentanglement_lib import beta_vae_by_points, factor_vae_by_votes
 from vaex.benchmarks.pointing import factor_masks
 from vaex.cli import main
 from vaex.commands.bench import subject_of

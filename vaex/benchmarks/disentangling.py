@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaex.benchmarks.library import (
+from vaex.benchmarks.disentanglement_lib import (
     Grid,
     beta_vae_by_points,
     factor_vae_by_votes,
