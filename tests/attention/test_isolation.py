@@ -101,7 +101,7 @@ def test_two_hundred_calls_leave_memory_as_it_is(create_graph: bool, vae: Any, i
     tensors = count()
     for _ in range(200):
         latent_attention(model, x, create_graph=create_graph)
-    assert count() == tensors
+    assert count() <= tensors  # fewer where something that other tests had left was freed meanwhile; a leak is 200 more
     assert state(model) == before
 
 
