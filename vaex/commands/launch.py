@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.config import (
-    CHECKPOINT_CHOICE,
-    check_augmentation,
-    conf_dir,
-    register_resolvers,
-    sentence,
-    stored_config,
-)
+from vaex.commands.jobs import WATCH, Job, SweepWatch, end_of_sweep
+from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, stored_config
 from vaex.errors import VaexError
 from vaex.runs import find_checkpoint, read_config
 
@@ -78,7 +72,7 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
     """Quote the values of `PATHS`, so that spaces and commas in a path need no second quoting; not in a sweep."""
-    if set(MULTIRUN) & set(arguments):
+    if is_sweep(arguments):
         return list(arguments)
 
     def quote(argument: str) -> str:
@@ -102,58 +96,84 @@ def one_folder(arguments: Sequence[str]) -> list[str]:
     folder = value_of(arguments, "paths.run")
     if folder is None:
         return list(arguments)
-    if set(MULTIRUN) & set(arguments):
+    if is_sweep(arguments):
         raise VaexError(f"Several runs cannot share the folder {folder}: name hydra.sweep.dir=FOLDER for them.")
     return [f"hydra.run.dir={arg[len(name) :]}" if arg.startswith(name) else arg for arg in arguments]
 
 
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments ask for several runs."""
+    return bool(set(MULTIRUN) & set(arguments)) or value_of(arguments, "hydra.mode") == "MULTIRUN"
+
+
+def asks(arguments: Sequence[str]) -> bool:
+    """Return whether a flag asks for something else than a sweep."""
+    return any(argument.split("=")[0] in ASKS for argument in arguments) or value_of(arguments, "hydra.mode") == "RUN"
+
+
 def sweeping(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing."""
-    asks = any(argument.split("=")[0] in (*MULTIRUN, *ASKS) for argument in arguments)
-    return [*arguments, MULTIRUN[1]] if value_of(arguments, "sweep") and not asks else list(arguments)
+    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing.
+
+    Where a flag does, as ``--cfg job``, it is asked of the first job, and ``--multirun`` goes.
+    """
+    if asks(arguments):
+        return [first_value(argument) for argument in arguments if argument not in MULTIRUN]
+    more = value_of(arguments, "sweep") and not is_sweep(arguments)
+    return [*arguments, MULTIRUN[1]] if more else list(arguments)
+
+
+def first_value(argument: str) -> str:
+    """Return an override with the first of the values that it sweeps over; any other argument as it is."""
+    if argument.startswith("-") or "=" not in argument:
+        return argument
+    try:
+        override = OverridesParser.create().parse_override(argument)
+        if not override.is_sweep_override():
+            return argument
+        value: Any = override.value()
+        first = value.start if override.is_interval_sweep() else next(iter(override.sweep_string_iterator()))
+    except (HydraException, StopIteration):  # told where it is read in earnest
+        return argument
+    return f"{override.get_key_element()}={first}"
 
 
 def under_hydra(
-    command: str, task: Callable[[DictConfig], Any], arguments: Sequence[str], typed: Sequence[str] | None = None
+    command: str,
+    task: Callable[[DictConfig], Any],
+    arguments: Sequence[str],
+    typed: Sequence[str] | None = None,
+    outcome: Callable[[DictConfig, Path], Any] | None = None,
 ) -> None:
     """Compose ``conf/<command>.yaml`` with ``arguments`` and run ``task`` on the config, under Hydra.
 
     ``typed`` is what the user typed, where ``arguments`` say more: it starts further processes and is recorded.
-    The jobs of a sweep run whatever becomes of the others; a failed one is named when it fails.
+    ``outcome`` is what `vaex.commands.jobs.Job` says. The jobs of a sweep run whatever becomes of the others; a failed
+    one is named when it fails.
 
     Raises:
         VaexError: when jobs of a sweep failed; a single run raises its own error.
     """
     register_resolvers()
     arguments = one_folder(sweeping(arguments))
+    several = is_sweep(arguments)
     before = sys.argv
-    full = [before[0], command, *(arguments if typed is None else typed)]
-    errors: list[Exception] = []
-
-    def job(config: DictConfig) -> Any:
-        # Lightning starts further processes from sys.argv, which must name the command
-        sys.argv = full
-        try:
-            if HydraConfig.get().runtime.choices.get("augmentation") != CHECKPOINT_CHOICE:
-                check_augmentation(config)
-            return task(config)
-        except Exception as error:  # noqa: BLE001 - kept, so that the other jobs run and Hydra prints nothing of its own
-            errors.append(error)
-            hydra_config = HydraConfig.get()
-            if hydra_config.mode == RunMode.MULTIRUN:
-                name = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname or 'no overrides'})"
-                print(f"vaex {command}: {name} failed: {sentence(error, command, arguments)}", file=sys.stderr)
-            return None
-
-    sys.argv = [before[0], *overrides_first(quoted_paths(readable_groups(arguments)))]
+    job = Job(command, task, tuple(arguments if typed is None else typed), before[0], outcome)
+    overrides = [*arguments, WATCH] if several else arguments
+    sys.argv = [before[0], *overrides_first(quoted_paths(readable_groups(overrides)))]
+    failure: Exception | None = None
+    SweepWatch.folder = None
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except Exception as error:  # noqa: BLE001 - told below, with what is known of the jobs
+        failure = error
     finally:
         sys.argv = before
-    if errors and set(MULTIRUN) & set(arguments):
-        raise VaexError(f"{len(errors)} of the jobs failed; each is named above.")
-    if errors:
-        raise errors[0]
+    if several:
+        end_of_sweep(job, failure)
+    elif job.errors:
+        raise job.errors[0]
+    elif failure is not None:
+        raise failure
 
 
 @contextmanager

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.calibrate import most_images
+from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_half_way
 from vaex.commands.launch import quoted, under_hydra, value_of
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
+
+Optimized = float | tuple[float, ...] | None
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
     folder = value_of(arguments, "resume")
     changed = resume_arguments(Path(folder).expanduser(), arguments) if folder else arguments
-    under_hydra("train", fit_and_test, changed, typed=arguments)
+    under_hydra("train", fit_and_test, changed, typed=arguments, outcome=measured)
 
 
 MAY_CHANGE = (
@@ -33,6 +38,8 @@ MAY_CHANGE = (
     "calibrate",
     "calibration_images",
     "optimized_metric",
+    "skip_finished",
+    "pin_gpus",
 )
 """Keys that a resumed run may set; all others decide what the weights mean."""
 
@@ -69,10 +76,23 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def fit_and_test(config: DictConfig) -> float | None:
-    """Fit, calibrate, validate and test the best weights; return the metric named by ``optimized_metric``."""
+def fit_and_test(config: DictConfig) -> Optimized:
+    """Fit, calibrate, validate and test the best weights; return what ``optimized_metric`` names.
+
+    With ``skip_finished`` a run that finished before is not repeated, what it measured is returned; one that stopped
+    half-way in the same folder goes on.
+    """
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
+    folder, key = Path(config.paths.run), fingerprint(resolved)
+    resuming = bool(config.resume)
+    if config.get("skip_finished") and not resuming:
+        finished = finished_run(key, folder, Path(config.paths.output))
+        if finished is not None:
+            print(f"vaex train: skipped: this run finished in {finished}", file=sys.stderr)
+            stand_in(folder, finished)
+            return measured(config, finished)
+        resuming = stopped_half_way(folder, key)
     most_images(config)
     # From here on torch is imported
     from vaex.commands import assembly
@@ -82,8 +102,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     calibrating = bool(config.get("calibrate", True))  # a run from before the key is resumed with it
     if needs_calibration(resolved["score"]) and not calibrating:
         raise VaexError(f"score={config.score.name} needs a calibrated model; leave calibrate=true.")
-    folder = Path(config.paths.run)
-    last = folder / CHECKPOINTS / LAST if config.resume else None
+    last = folder / CHECKPOINTS / LAST if resuming else None
     run = assembly.assemble(config, resume=last)
     if not run.trainer.is_global_zero:
         run.fit(last)
@@ -100,7 +119,9 @@ def fit_and_test(config: DictConfig) -> float | None:
             raise
         print(f"vaex train: skipped: {error}", file=sys.stderr)
         return None
-    with RunRecord(folder, command_line(), config.seed, run.data) as record:
+    record = RunRecord(folder, command_line(), config.seed, run.data)
+    record.content["config"] = key
+    with record:
         try:
             run.fit(last)
             if calibrating:
@@ -123,17 +144,34 @@ def command_line() -> str:
     return shlex.join(["vaex", *sys.argv[1:]])
 
 
-def optimized(config: DictConfig, stages: dict[str, dict[str, float]]) -> float | None:
-    """Return the value that a sweeper optimises, such as ``val/loss`` or ``test/image_auroc``."""
-    if not config.optimized_metric:
+def measured(config: DictConfig, folder: Path) -> Optimized:
+    """Return what ``optimized_metric`` names out of the metrics.json of a finished run."""
+    return optimized(config, json.loads((folder / "metrics.json").read_text()))
+
+
+def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> Optimized:
+    """Return the value that a sweeper optimises, such as ``val/loss`` or ``test/image_auroc``; of a list one for each.
+
+    None, after a sentence, when one of them was not measured or is no finite number.
+    """
+    names = config.optimized_metric
+    if not names:
         return None
-    stage, _, name = config.optimized_metric.partition("/")
-    if name not in stages.get(stage, {}):
-        known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
-        measured = f"was not measured; measured are {', '.join(known)}."
-        print(f"vaex train: optimized_metric={config.optimized_metric} {measured}", file=sys.stderr)
+    found = []
+    for full in [names] if isinstance(names, str) else names:
+        stage, _, name = full.partition("/")
+        value = stages.get(stage, {}).get(name)
+        if value is None:
+            known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
+            reason = f"was not measured; measured are {', '.join(known)}"
+        elif not math.isfinite(value):
+            reason = f"is {value}"
+        else:
+            found.append(value)
+            continue
+        print(f"vaex train: optimized_metric={full} {reason}.", file=sys.stderr)
         return None
-    return stages[stage][name]
+    return found[0] if isinstance(names, str) else tuple(found)
 
 
 def report(folder: Path, stages: dict[str, dict[str, float]], title: str) -> None:

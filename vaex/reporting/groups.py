@@ -17,7 +17,8 @@ MEASURES = (
 """Measures that every score has its own of, as ``<measure>_<score>``."""
 
 IDLE = (
-    *("seed", "name", "resume", "ckpt", "optimized_metric", "paths", "logger", "hydra", "skip_absent"),
+    *("seed", "name", "resume", "ckpt", "optimized_metric", "paths", "logger", "hydra"),
+    *("skip_absent", "skip_finished", "pin_gpus"),
     *("callbacks.progress", "callbacks.lr_monitor", "callbacks.last_checkpoint", "callbacks.attention.every_n_epochs"),
     *("callbacks.attention.figure_images", "callbacks.attention.figure_latents"),
     *("callbacks.attention.folder", "callbacks.best_checkpoint.dirpath"),

@@ -17,6 +17,9 @@ from vaex.errors import VaexError
 MARKS = ("metrics.json", "run.json", ".hydra")
 """A folder with one of these is a run's."""
 
+SKIPPED = "skipped.json"
+"""File of a folder whose run was not repeated: ``{"finished": FOLDER}``, relative, is where it lies."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -74,10 +77,21 @@ def _runs_below(path: Path) -> list[Path]:
     found = []
     for folder, below, _ in os.walk(path):
         if any((Path(folder) / mark).exists() for mark in MARKS):
-            found.append(Path(folder))
+            found.append(_finished_instead(Path(folder)))
             below.clear()
         below.sort()
     return found
+
+
+def _finished_instead(folder: Path) -> Path:
+    """Return the folder of the run that ``folder`` stands for, itself where it ran itself."""
+    file = folder / SKIPPED
+    if (folder / MARKS[0]).exists() or not file.is_file():
+        return folder
+    try:
+        return folder / str(json.loads(file.read_text())["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder
 
 
 def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, Any] | None = None) -> Result:
@@ -97,10 +111,10 @@ def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, An
         changed = file.stat().st_mtime
     except (OSError, ValueError, AttributeError) as error:
         raise VaexError(f"{folder}: metrics.json is damaged, it cannot be read as numbers by stage") from error
-    raw = {**_flat(origin or {}), **_flat(config)}
+    raw = {**flat_config(origin or {}), **flat_config(config)}
     settled = {key: _settled(value, raw) for key, value in raw.items()}
     if origin is not None:
-        settled["name"] = f"{settled.get('name')} of {_settled(str(origin.get('name')), _flat(origin))}"
+        settled["name"] = f"{settled.get('name')} of {_settled(str(origin.get('name')), flat_config(origin))}"
     elif config.get("ckpt"):
         settled["name"] = f"{settled.get('name')} of {config['ckpt']}"
     seed = record.get("seed", config.get("seed"))
@@ -122,11 +136,12 @@ def _numbers(values: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
         yield name, float(value)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config with dotted keys; a list is one value."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_config(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
