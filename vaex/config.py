@@ -22,6 +22,15 @@ STAND_INS = {
 CHECKPOINT_CHOICE = "checkpoint"
 """Name of the choice, in the groups of `STAND_INS`, that stands for a checkpoint's own config."""
 
+PLUGINS = {
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+}
+"""Choices of Hydra that come with packages; all but Ray's are in the extra sweep."""
+
 
 def conf_dir() -> Path:
     """Return the folder of the config files: beside the package in a checkout, else inside the wheel.
@@ -150,6 +159,10 @@ def _composition(error: BaseException, command: str, arguments: Sequence[str]) -
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, name = match.group(1).rpartition("/")
+        if package := PLUGINS.get(match.group(1)):
+            return f"{match.group(1)} needs a package that is not installed: pip install {package}."
+        if group.startswith("hydra/") and (valid := re.findall(r"\t(\w+)", text.partition("Config search path")[0])):
+            return str(unknown(f"choice for {group}", name, valid))
         valid = {
             path.stem for folder in [conf_dir(), *_own_folders(arguments)] for path in (folder / group).glob("*.yaml")
         }

@@ -37,11 +37,14 @@ class SweepWatch(Callback):
 
     folder: ClassVar[Path | None] = None
     launcher: ClassVar[str] = ""
+    metrics: ClassVar[list[str]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the folder of the sweep and what launches its jobs."""
         SweepWatch.folder = Path(config.hydra.sweep.dir)
         SweepWatch.launcher = str(config.hydra.launcher._target_)
+        names = config.get("optimized_metric") or []
+        SweepWatch.metrics = [names] if isinstance(names, str) else list(names)
         SweepWatch.folder.mkdir(parents=True, exist_ok=True)  # a study on disk is opened before the first job
 
 
@@ -179,7 +182,7 @@ def end_of_sweep(job: Job, error: Exception | None) -> None:
     if error is not None:
         raise error
     if folder is not None:
-        for line in search_results(folder):
+        for line in search_results(folder, SweepWatch.metrics):
             print(line)
         print(f"Sweep folder: {folder}")
 
@@ -189,15 +192,15 @@ def is_empty_study(error: Exception) -> bool:
     return isinstance(error, ValueError) and ("Record does not exist" in str(error) or "No trials" in str(error))
 
 
-def search_results(folder: Path) -> list[str]:
-    """Return lines with what the Optuna sweeper found: the best value, or each of the best trade-offs."""
+def search_results(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or each of the trade-offs."""
     file = folder / "optimization_results.yaml"
     if not file.is_file():
         return []
     content: Any = OmegaConf.to_container(OmegaConf.load(file))
     found = content.get("solutions") or [{"params": content.get("best_params"), "values": [content.get("best_value")]}]
     return [
-        f"Best: {', '.join(f'{value:.6g}' for value in one['values'])} with "
+        f"Best: {', '.join(f'{name} {value:.6g}' for name, value in zip(names, one['values'], strict=False))} with "
         + " ".join(f"{key}={value}" for key, value in one["params"].items())
         for one in found
     ]
