@@ -161,8 +161,8 @@ def _composition(error: BaseException, command: str, arguments: Sequence[str]) -
         group, _, name = match.group(1).rpartition("/")
         if package := PLUGINS.get(match.group(1)):
             return f"{match.group(1)} needs a package that is not installed: pip install {package}."
-        if group.startswith("hydra/") and (valid := re.findall(r"\t(\w+)", text.partition("Config search path")[0])):
-            return str(unknown(f"choice for {group}", name, valid))
+        if group.startswith("hydra/") and (there := re.findall(r"\t(\w+)", text.partition("Config search path")[0])):
+            return str(unknown(f"choice for {group}", name, there))
         valid = {
             path.stem for folder in [conf_dir(), *_own_folders(arguments)] for path in (folder / group).glob("*.yaml")
         }

@@ -193,7 +193,7 @@ def is_empty_study(error: Exception) -> bool:
 
 
 def search_results(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or each of the trade-offs."""
+    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or all trade-offs."""
     file = folder / "optimization_results.yaml"
     if not file.is_file():
         return []

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.launch import under_hydra
+from vaex.commands.run_folders import read_results
 from vaex.errors import VaexError, unknown
-from vaex.runs import CHECKPOINTS, write_atomic
+from vaex.runs import write_atomic
 
 if TYPE_CHECKING:
     from vaex.reporting.grid import Grid
+    from vaex.reporting.groups import Group
     from vaex.reporting.results import Result
 
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".txt": "text"}
@@ -31,7 +33,9 @@ def tabulate(config: DictConfig) -> None:
     """Print the tables of ``runs`` or write them to ``out``."""
     form = chosen_format(config.format, config.out)
     results = read_results(names_of(config.runs, "runs") or [])
-    grids = grids_of(results, config)
+    view = view_of(results, config)
+    tables = grids_of(view, config)
+    grids = [*tables, *compared(view, config)]
     text = rendered(grids, form, config.digits) if config.out or form != "text" else None
     if config.out:
         write_atomic(Path(config.out).expanduser(), text or "")
@@ -41,7 +45,7 @@ def tabulate(config: DictConfig) -> None:
     else:
         show(grids, config.digits)
     if config.plot:
-        print(draw(grids, config.plot, config.out))
+        print(draw(tables, results, config))
 
 
 def names_of(value: Any, key: str) -> list[str] | None:
@@ -71,69 +75,56 @@ def chosen_format(form: str | None, out: str | None) -> str:
     return form
 
 
-def read_results(patterns: Sequence[str]) -> list[Result]:
-    """Return what the runs measured; those that cannot be read are named on stderr.
+class View(NamedTuple):
+    """What a table shows: its layout, the groups of runs, the measures, and published columns beside them."""
 
-    Raises:
-        VaexError: when none can be read.
-    """
-    from vaex.reporting.results import find_runs, read_result
-
-    if not patterns:
-        raise VaexError("Name run folders: vaex table runs=outputs, or runs=[RUN_FOLDER,RUN_FOLDER].")
-    found = []
-    for folder in find_runs(patterns):
-        try:
-            config = config_of(folder)
-            found.append(read_result(folder, config, origin_of(config)))
-        except VaexError as error:
-            print(f"vaex table: left out {error}.", file=sys.stderr)
-    if not found:
-        raise VaexError("No run is left: none of the folders holds a metrics.json that can be read.")
-    return found
+    layout: str
+    groups: Sequence[Group]
+    metrics: Sequence[str]
+    published: bool | list[str] | None
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """Return the config of a run as it was written, nothing in it evaluated; empty where it cannot be read."""
-    file = folder / ".hydra" / "config.yaml"
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception:  # noqa: BLE001 - yaml and omegaconf raise nearly anything for damaged input
-        if file.exists():
-            print(f"vaex table: {file} cannot be read; the run is called by its folder.", file=sys.stderr)
-        return {}
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
-
-
-def origin_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the config of the run whose checkpoint was evaluated, where it lies beside it."""
-    if not config.get("ckpt"):
-        return None
-    path = Path(str(config["ckpt"])).expanduser()
-    folder = path.parent.parent if path.parent.name == CHECKPOINTS else path
-    return config_of(folder) or None
-
-
-def grids_of(results: Sequence[Result], config: DictConfig) -> list[Grid]:
-    """Return one table of runs, or for MVTec AD one for each measure."""
-    from vaex.reporting.categories import CATEGORY, category_grid
+def view_of(results: Sequence[Result], config: DictConfig) -> View:
+    """Return groups and measures of the chosen layout; what is left out is told on stderr."""
+    from vaex.reporting.categories import CATEGORY
     from vaex.reporting.groups import chosen_metrics, grouped
-    from vaex.reporting.seeds import seeds_grid
 
     published = published_option(config.published)
     layout = chosen_layout(config.layout, results, published)
     metrics = chosen_metrics(results, config.stage, names_of(config.columns, "columns"))
-    options = {"controls": config.controls, "interval": config.interval, "confidence": config.confidence}
     by = names_of(config.by, "by")
     if layout == "runs":
         if published:
             raise VaexError("published=... stands beside MVTec AD by category; leave layout=null, or published=null.")
         groups, told = grouped(results, by)
-        say(told)
-        return [seeds_grid(groups, config.stage, metrics, **options)]
-    groups, told = grouped(with_category(results), by, across=[CATEGORY])
+    else:
+        groups, told = grouped(with_category(results), by, across=[CATEGORY])
     say(told)
-    return [category_grid(groups, config.stage, metric, published=published, **options) for metric in metrics]
+    return View(layout, groups, metrics, published)
+
+
+def grids_of(view: View, config: DictConfig) -> list[Grid]:
+    """Return one table of runs, or for MVTec AD one for each measure."""
+    from vaex.reporting.categories import category_grid
+    from vaex.reporting.seeds import seeds_grid
+
+    options = {"controls": config.controls, "interval": config.interval, "confidence": config.confidence}
+    if view.layout == "runs":
+        return [seeds_grid(view.groups, config.stage, view.metrics, **options)]
+    return [
+        category_grid(view.groups, config.stage, metric, published=view.published, **options) for metric in view.metrics
+    ]
+
+
+def compared(view: View, config: DictConfig) -> list[Grid]:
+    """Return the table of paired tests that ``compare`` asks for, if it does."""
+    if config.compare is None:
+        return []
+    from vaex.reporting.paired import paired_grid
+
+    unit = "seeds" if view.layout == "runs" else "categories"
+    options = {"unit": unit, "interval": config.interval, "confidence": config.confidence}
+    return [paired_grid(view.groups, config.stage, view.metrics, str(config.compare), **options)]
 
 
 def published_option(value: Any) -> bool | list[str] | None:
@@ -215,10 +206,24 @@ def show(grids: Sequence[Grid], digits: int) -> None:
         show_table(text_table(grid, digits), console)
 
 
-def draw(grids: Sequence[Grid], plot: Any, out: str | None) -> Path:
-    """Write a picture of every seed and return its path: ``plot`` if it is one, else beside ``out``, else table.png."""
-    from vaex.reporting.grid import picture
+def draw(grids: Sequence[Grid], results: Sequence[Result], config: DictConfig) -> Path:
+    """Write the picture that ``plot`` asks for and return its path, the one it names, beside ``out`` or table.png.
+
+    A list of two measures is one against the other, anything else a dot for every seed.
+    """
     from vaex.viz import save_png
 
-    path = Path(plot) if isinstance(plot, str) else Path(out).with_suffix(".png") if out else Path("table.png")
-    return save_png(picture(grids), path.expanduser())
+    if OmegaConf.is_list(config.plot):
+        from vaex.reporting.groups import grouped
+        from vaex.reporting.tradeoff import tradeoff_picture
+
+        groups, _ = grouped(results, names_of(config.by, "by"))
+        names = names_of(config.plot, "plot") or []
+        figure = tradeoff_picture(groups, names, config.stage, config.interval, config.confidence)
+    else:
+        from vaex.reporting.grid import picture
+
+        figure = picture(grids)
+    named, out = config.plot if isinstance(config.plot, str) else None, config.out
+    path = Path(named) if named else Path(out).with_suffix(".png") if out else Path("table.png")
+    return save_png(figure, path.expanduser())

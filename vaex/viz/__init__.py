@@ -2,7 +2,8 @@
 
 `overlay` lays one map over one image, `attention_figure` shows the maps of many latents for many images,
 `image_grid` puts images side by side, `traversal_figure` and `traversal_frames` show what latents do,
-`intervals_figure` shows numbers of several seeds, `figure_to_array`, `save_png` and `save_gif` take pictures out.
+`intervals_figure` shows numbers of several seeds, `tradeoff_figure` one measure
+against another, `figure_to_array`, `save_png` and `save_gif` take pictures out.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from vaex.viz.grid import attention_figure
 from vaex.viz.intervals import Dots, intervals_figure
 from vaex.viz.overlays import overlay
 from vaex.viz.tiles import image_grid
+from vaex.viz.tradeoff import Mark, tradeoff_figure
 from vaex.viz.traversals import traversal_figure, traversal_frames
 
 __all__ = [
     "Dots",
+    "Mark",
     "attention_figure",
     "figure_to_array",
     "image_grid",
@@ -23,6 +26,7 @@ __all__ = [
     "overlay",
     "save_gif",
     "save_png",
+    "tradeoff_figure",
     "traversal_figure",
     "traversal_frames",
 ]

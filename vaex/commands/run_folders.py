@@ -1,0 +1,59 @@
+"""Run folders on disk, read into results; what cannot be read is named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from vaex.errors import VaexError
+from vaex.runs import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from vaex.reporting.results import Result
+
+
+def read_results(patterns: Sequence[str]) -> list[Result]:
+    """Return what the runs measured; those that cannot be read are named on stderr.
+
+    Raises:
+        VaexError: when none can be read.
+    """
+    from vaex.reporting.results import find_runs, read_result
+
+    if not patterns:
+        raise VaexError("Name run folders: vaex table runs=outputs, or runs=[RUN_FOLDER,RUN_FOLDER].")
+    found = []
+    for folder in find_runs(patterns):
+        try:
+            config = config_of(folder)
+            found.append(read_result(folder, config, origin_of(config)))
+        except VaexError as error:
+            print(f"vaex table: left out {error}.", file=sys.stderr)
+    if not found:
+        raise VaexError("No run is left: none of the folders holds a metrics.json that can be read.")
+    return found
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the config of a run as it was written, nothing in it evaluated; empty where it cannot be read."""
+    file = folder / ".hydra" / "config.yaml"
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception:  # noqa: BLE001 - yaml and omegaconf raise nearly anything for damaged input
+        if file.exists():
+            print(f"vaex table: {file} cannot be read; the run is called by its folder.", file=sys.stderr)
+        return {}
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def origin_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config of the run whose checkpoint was evaluated, where it lies beside it."""
+    if not config.get("ckpt"):
+        return None
+    path = Path(str(config["ckpt"])).expanduser()
+    folder = path.parent.parent if path.parent.name == CHECKPOINTS else path
+    return config_of(folder) or None
