@@ -27,6 +27,9 @@ PATHS = (
 )
 """Keys whose values are paths."""
 
+TEXTS = ("compare",)
+"""Keys whose values are any text, such as the name of a table's row."""
+
 MULTIRUN = ("-m", "--multirun")
 ASKS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version", "-r", "--run", "-sc")
 """Flags that run nothing, or one thing."""
@@ -71,13 +74,13 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
 
 
 def quoted_paths(arguments: Sequence[str]) -> list[str]:
-    """Quote the values of `PATHS`, so that spaces and commas in a path need no second quoting; not in a sweep."""
+    """Quote the values of `PATHS` and `TEXTS`, whose spaces and commas then need no second quoting; not in a sweep."""
     if is_sweep(arguments):
         return list(arguments)
 
     def quote(argument: str) -> str:
         key, sign, value = argument.partition("=")
-        plain = sign and key in PATHS and value not in ("", "null") and value[0] not in "'\"$"
+        plain = sign and key in (*PATHS, *TEXTS) and value not in ("", "null") and value[0] not in "'\"$"
         plain = plain and not (key == "runs" and value[0] == "[")  # a list of paths
         return f"{key}={quoted(value)}" if plain else argument
 

@@ -64,7 +64,7 @@ def grouped(
         members: dict[tuple[tuple[str, str], ...], list[Result]] = {}
         for run in runs:
             members.setdefault(tuple((key, _shown(run.config.get(key))) for key in keys), []).append(run)
-        for differing, same in sorted(members.items()):
+        for differing, same in sorted(members.items(), key=lambda item: [in_order(value) for _, value in item[0]]):
             kept = []
             for part in _split(same, across):
                 one_each, sentences = one_per_seed(part)
@@ -72,6 +72,14 @@ def grouped(
                 told += sentences
             groups.append(Group(name, differing, tuple(kept)))
     return groups, told
+
+
+def in_order(value: str) -> tuple[int, float, str]:
+    """Return what to sort the values of a key by: numbers by size, then texts."""
+    try:
+        return (0, float(value), value)
+    except ValueError:
+        return (1, 0.0, value)
 
 
 def _split(runs: Iterable[Result], keys: Sequence[str]) -> list[list[Result]]:
