@@ -175,3 +175,21 @@ def test_sweeps_name_every_category_and_seed(tmp_path: Path) -> None:
     register_resolvers()
     assert swept("mvtec_categories") == {"data.category": ",".join(CATEGORIES)}
     assert swept("seeds") == {"seed": "0,1,2"}
+    assert swept("grid_beta") == {"objective.beta": "1,2,4,8,16,32"}
+    assert set(swept("optuna_beta")) < set(swept("optuna_cma_es")) == set(swept("optuna_pareto"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "launcher", "pinned"),
+    [
+        ("basic", "BasicLauncher", False),
+        ("joblib", "JoblibLauncher", True),
+        ("submitit_local", "LocalLauncher", True),
+        ("submitit", "SlurmLauncher", False),  # SLURM shares GPUs out
+    ],
+)
+def test_a_launcher_pins_gpus_where_nobody_else_does(choice: str, launcher: str, pinned: bool) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"launcher={choice}", "sweep=optuna_pareto"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.rpartition(".")[2] == launcher
+    assert config.pin_gpus is pinned

@@ -26,7 +26,10 @@ def full_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+SLOW = [pytest.param(launcher, marks=pytest.mark.slow) for launcher in ("joblib", "submitit_local")]  # processes
+
+
+@pytest.mark.parametrize("launcher", ["basic", *SLOW])
 def test_failed_jobs_name_themselves_and_the_others_go_on(
     launcher: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,24 @@ def test_a_picture_lies_beside_the_table(runs: Path, tmp_path: Path, capsys: pyt
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_paired_tests_and_one_measure_against_another(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both categories have seeds 0, 1 and 2; the differences of bottle and screw are -0.01, 0.01 and 0.06."""
+    arguments = ["layout=runs", "columns=[pixel_auroc]", "compare=vae_screw", "plot=[loss,val/loss]"]
+    assert main(["table", f"runs={runs}", *arguments, "out=" + str(tmp_path / "a.csv")]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    rows = [row for row in csv.DictReader((tmp_path / "a.csv").open()) if row["against"]]
+    assert {row["column"]: row["experiment"] for row in rows}["difference"] == "vae_bottle"
+    found = {row["column"]: float(row["mean"]) for row in rows}
+    assert found["difference"] == pytest.approx(0.02)
+    t = 0.02 / (statistics.stdev([-0.01, 0.01, 0.06]) / 3**0.5)
+    assert found["p (t)"] == pytest.approx(1 - t / (2 + t * t) ** 0.5)
+    for form in ("markdown", "latex"):
+        assert main(["table", f"runs={runs}", *arguments[:2], "compare=all", f"format={form}"]) == 0
+        assert "paired differences over seeds" in capsys.readouterr().out
+
+
 def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     assert main(["table", "runs=[bottle_0,bottle_1]", "columns=loss", "stage=val"]) == 0
@@ -107,6 +125,9 @@ def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["runs=.", "published=[PatchKore]"], "did you mean 'PatchCore'"),
         (["runs=.", "stage=train"], "measured are test, val"),
         (["runs=.", "by=[network.size]"], "Unknown key in by 'network.size'"),
+        (["runs=.", "compare=none"], "Unknown experiment to compare with 'none'"),
+        (["runs=.", "plot=[loss]"], "plot=[X,Y] takes two measures"),
+        (["runs=.", "plot=[loss,pixel_aurok]"], "did you mean 'pixel_auroc'"),
         (["runs=.", "metrics=[loss]"], "vaex table has no choices of 'metrics'"),
         (["runs=.", "colums=[loss]"], "did you mean 'columns'"),
     ],

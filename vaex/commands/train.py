@@ -93,6 +93,8 @@ def fit_and_test(config: DictConfig) -> Optimized:
             stand_in(folder, finished)
             return measured(config, finished)
         resuming = stopped_half_way(folder, key)
+        if resuming:
+            print(f"vaex train: this run stopped half-way and goes on in {folder}", file=sys.stderr)
     most_images(config)
     # From here on torch is imported
     from vaex.commands import assembly
