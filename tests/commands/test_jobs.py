@@ -36,7 +36,8 @@ def test_failed_jobs_name_themselves_and_the_others_go_on(
     """The task is `vaex.config.check`, which any process can import and which refuses seeds below 0."""
     folder = tmp_path / "a sweep, of mine"
     with pytest.raises(VaexError, match=r"^2 of the jobs failed; each is named above\.$"):
-        under_hydra("train", check, ["-m", "seed=-1,0,-2", f"launcher={launcher}", f"hydra.sweep.dir='{folder}'"])
+        common = ["test=false", "data.color='white'", f"launcher={launcher}", f"hydra.sweep.dir='{folder}'"]
+        under_hydra("train", check, ["-m", "seed=-1,0,-2", *common])
     told = [line for line in capfd.readouterr().err.splitlines() if " failed: " in line]
     assert sorted(told) == [
         f"vaex train: job {number} (seed={seed}) failed: seed must be 0 or more, got {seed}."

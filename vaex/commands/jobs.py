@@ -133,8 +133,8 @@ class Job:
 
 
 def bare(override: str) -> str:
-    """Return an override without spaces and quotes, which Hydra writes in its own way."""
-    return re.sub(r"[\s'\"]", "", override)
+    """Return an override without spaces, quotes and capitals, which Hydra writes in its own way: ``False``."""
+    return re.sub(r"[\s'\"]", "", override).casefold()
 
 
 def run_telling(command: Sequence[str]) -> tuple[int, str]:
