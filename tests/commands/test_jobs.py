@@ -35,8 +35,8 @@ def test_failed_jobs_name_themselves_and_the_others_go_on(
 ) -> None:
     """The task is `vaex.config.check`, which any process can import and which refuses seeds below 0."""
     folder = tmp_path / "a sweep, of mine"
+    common = ["test=false", "data.color='white'", f"launcher={launcher}", f"hydra.sweep.dir='{folder}'"]
     with pytest.raises(VaexError, match=r"^2 of the jobs failed; each is named above\.$"):
-        common = ["test=false", "data.color='white'", f"launcher={launcher}", f"hydra.sweep.dir='{folder}'"]
         under_hydra("train", check, ["-m", "seed=-1,0,-2", *common])
     told = [line for line in capfd.readouterr().err.splitlines() if " failed: " in line]
     assert sorted(told) == [
