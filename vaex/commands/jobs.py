@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaex.commands.gpus import gpus_of_job
-from vaex.commands.processes import again, starts_processes
+from vaex.commands.job_arguments import again, starts_processes
 from vaex.config import CHECKPOINT_CHOICE, check_augmentation, register_resolvers, sentence
 from vaex.errors import VaexError
 from vaex.runs import write_json
