@@ -83,6 +83,13 @@ def test_every_choice_composes_and_builds(group: str, choice: str, tmp_path: Pat
         assert trainer.max_epochs == resolved["trainer"]["max_epochs"]
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_progress_bar_is_a_choice(chosen: bool, tmp_path: Path) -> None:
+    config = composed(tmp_path, f"callbacks=[checkpoint{',progress' if chosen else ''}]")
+    trainer = assembly.build_trainer(config, assembly.build_all(config.callbacks), [])
+    assert (trainer.progress_bar_callback is not None) is chosen
+
+
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
 def test_every_file_says_what_it_is(path: Path) -> None:
     lines = path.read_text().splitlines()

@@ -36,7 +36,7 @@ from vaex.attention.targets import target_named, whole_numbers
 from vaex.callbacks.batches import entry, images_of
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
-from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
+from vaex.callbacks.pictures import explanation_figure, log_picture, picture_due, save_maps
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
 from vaex.explanation import calibration_of, explain_and_score
@@ -179,9 +179,7 @@ class Attention(pl.Callback):
         """Log the measures; draw the picture every ``every_n_epochs`` epochs and after the last one."""
         started = time.perf_counter()
         self._log(pl_module, "attention/val", self._maps.compute())
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs and not last
-        if not skipped and not trainer.sanity_checking:
+        if picture_due(trainer, self.every_n_epochs):
             self._draw(trainer, pl_module, "val")
         self._seconds += time.perf_counter() - started
         if not trainer.sanity_checking:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from vaex.types import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def picture_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
+    """Tell whether a validation ends with a picture: every n-th epoch of a training, its last, and outside training."""
+    if trainer.sanity_checking or trainer.state.fn != "fit":
+        return not trainer.sanity_checking
+    finished = trainer.current_epoch + 1
+    return finished % every_n_epochs == 0 or finished == trainer.max_epochs
 
 
 def explanation_figure(

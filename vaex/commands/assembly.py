@@ -122,8 +122,10 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
+    options = container(config.trainer)
+    shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)  # else Lightning adds its own
     return pl.Trainer(
-        **container(config.trainer),
+        **{"enable_progress_bar": shown, **options},
         callbacks=callbacks,
         logger=loggers or False,
         plugins=[AtomicCheckpointIO()],
