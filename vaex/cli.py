@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _wants_traceback(rest):
             raise
         from vaex.config import sentence
+        from vaex.intake import printable
 
-        print(f"vaex {name}: {sentence(error, name, rest)}", file=sys.stderr)
+        print(f"vaex {name}: {printable(sentence(error, name, rest))}", file=sys.stderr)
         return 1
     return 0

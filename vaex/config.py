@@ -19,6 +19,9 @@ STAND_INS = {
 }
 """Groups that a checkpoint fills, and a choice of each that has the same keys."""
 
+HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_", "defaults", "hydra")
+"""Keys by which a config asks Hydra to build or to compose; files from elsewhere may not."""
+
 CHECKPOINT_CHOICE = "checkpoint"
 """Name of the choice, in the groups of `STAND_INS`, that stands for a checkpoint's own config."""
 
@@ -88,16 +91,24 @@ def _whole(value: Any, key: str) -> int:
     return value
 
 
-def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
+def stored_config(content: Any) -> dict[str, Any]:
     """Return the config of a checkpoint for Hydra: only ``${paths.*}`` may be interpolated, all else is text.
 
+    ``data._target_`` is kept, for `vaex.commands.assembly.build_data` to look up among vaex's own; addresses to
+    download from are left out.
+
     Raises:
-        VaexError: when it holds another interpolation, which could read the environment.
+        VaexError: when a group in it is no mapping, when it holds another interpolation, which could read the
+            environment, or a key by which Hydra builds or composes.
     """
+    if not isinstance(content, Mapping):
+        raise VaexError(f"The checkpoint's config must hold a mapping at run, got {type(content).__name__}.")
 
     def walk(value: Any, key: str) -> None:
         if isinstance(value, Mapping):
             for name, item in value.items():
+                if name in HYDRA_KEYS and (key, name) != ("run.data", "_target_"):
+                    raise VaexError(f"The checkpoint's config holds '{name}' at {key}, where nothing is built by name.")
                 walk(item, f"{key}.{name}")
         elif isinstance(value, list | tuple):
             for item in value:
@@ -106,7 +117,13 @@ def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
             raise VaexError(f"The checkpoint's config holds '{value}' at {key}, which vaex does not evaluate.")
 
     walk(content, "run")
-    return dict(content)
+    for group in STAND_INS:
+        if not isinstance(content.get(group) or {}, Mapping):
+            raise VaexError(f"The checkpoint's config must hold a mapping at run.{group}; do not use it.")
+    stored = dict(content)
+    if stored.get("data"):
+        stored["data"] = {k: None if k in ("urls", "sha256") else value for k, value in stored["data"].items()}
+    return stored
 
 
 def _flat(config: Any, prefix: str = "") -> list[str]:
