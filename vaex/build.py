@@ -176,14 +176,16 @@ def load(path: str | Path) -> VAE:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     config = checkpoint["hyper_parameters"]
-    try:
-        model = build_model(config["network"], config.get("prior"))
-    except VaexError as error:
-        raise VaexError(f"The config in {file} does not describe a model of this version of vaex: {error}") from error
     prefix = "vae."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     try:
+        if config["network"].get("name") in NETWORKS:  # the config may name a network of any size
+            with torch.device("meta"):
+                build_model(config["network"], config.get("prior")).load_state_dict(weights, assign=True)
+        model = build_model(config["network"], config.get("prior"))
         model.load_state_dict(weights)
+    except VaexError as error:
+        raise VaexError(f"The config in {file} does not describe a model of this version of vaex: {error}") from error
     except RuntimeError as error:
         raise VaexError(
             f"The weights in {file} do not fit the network '{config['network'].get('name')}' of its config; "
