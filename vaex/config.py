@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,6 +155,10 @@ def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) 
         cause = cause.__cause__
     if (told := _composition(error, command, arguments)) is not None:
         return told
+    if isinstance(error, OSError) and error.strerror and error.filename is None:  # of a file that is open
+        return f"A file could not be read or written ({error.strerror}); {_remedy(error)}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename} could not be read or written ({error.strerror}); {_remedy(error)}"
     first = (str(error).strip().splitlines() or [""])[0]
     kind = type(error).__name__
     if kind == "MisconfigurationException":
@@ -161,6 +166,15 @@ def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) 
     if type(error).__module__.startswith("wandb"):
         return f"{first} (logger.wandb.offline=true needs no account)"
     return f"{kind}: {first} (debug=default shows where)"
+
+
+def _remedy(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return (
+        "free space, then go on: vaex train resume=RUN_FOLDER."
+        if full
+        else "check the folder (debug=default shows where)."
+    )
 
 
 def _composition(error: BaseException, command: str, arguments: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from vaex.commands.launch import under_hydra, value_of
 from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
-from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
+from vaex.runs import best_checkpoint
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -34,6 +34,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     most_images(config)
     # From here on torch is imported
     from vaex.commands import assembly
+    from vaex.commands.interruption import alone_in, ending_signals
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.scores import needs_calibration
 
@@ -58,22 +59,25 @@ def fit_and_test(config: DictConfig) -> float | None:
             raise
         print(f"vaex train: skipped: {error}", file=sys.stderr)
         return None
-    if config.resume:
-        keep_config(folder, config)
-    with RunRecord(folder, command_line(), config.seed, run.data) as record:
-        try:
-            run.fit(last)
-            if calibrating:
-                run.calibrate(folder)
-            title, stages = run.test_best(folder)
-        except (KeyboardInterrupt, SystemExit):
-            if (folder / CHECKPOINTS / LAST).is_file():
+    with alone_in(folder), ending_signals() as signals:
+        if config.resume:
+            keep_config(folder, config)
+        with RunRecord(folder, command_line(), config.seed, run.data) as record:
+            try:
+                run.fit(last)
+                if calibrating:
+                    run.calibrate(folder)
+                title, stages = run.test_best(folder)
+            except (KeyboardInterrupt, SystemExit) as stop:
                 again = shlex.join(["vaex", "train", f"resume={folder}"])
                 print(f"Stopped at step {run.trainer.global_step}. Continue with: {again}", file=sys.stderr)
-            raise
-        write_metrics(folder, **stages)
-        best = best_checkpoint(folder)
-        record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
+                number = signals.behind(stop, vars(run.trainer)["callbacks"])
+                if number is None:
+                    raise
+                raise SystemExit(128 + number) from None
+            write_metrics(folder, **stages)
+            best = best_checkpoint(folder)
+            record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
     report(folder, stages, title)
     return optimized(config, stages)
 
