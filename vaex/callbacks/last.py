@@ -21,7 +21,7 @@ class LastCheckpoint(Checkpoint):
 
     On the first SIGINT or SIGTERM the step is finished (and the validation that follows it, so that a resumed run need
     not repeat it), ``path`` written and training stopped: an interrupt in the middle of an optimiser step would leave
-    half-updated weights, so the handler only notes it. A second SIGINT stops at once.
+    half-updated weights, so the handler only notes it, in ``received``. A second SIGINT stops at once.
 
     Raises:
         VaexError: when ``every_n_steps`` is below 1.
@@ -35,14 +35,14 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self._saved_at = 0
         self._before_batch = 0
-        self._received: int | None = None
+        self.received: int | None = None
         self._stopping = False
         self._settled = False  # saved since it was decided to stop
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals where the interpreter allows it (the main thread)."""
-        self._received, self._stopping, self._settled = None, False, False
+        self.received, self._stopping, self._settled = None, False, False
         self._saved_at = trainer.global_step
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -51,13 +51,13 @@ class LastCheckpoint(Checkpoint):
                 return
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
+        if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = number
+        self.received = number
         rank_zero_info("\nInterrupted: finishing this step and saving (press Ctrl-C again to stop at once) ...")
 
     def _agree_to_stop(self, trainer: pl.Trainer) -> None:
-        self._stopping = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
+        self._stopping = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved_at, self._settled = trainer.global_step, self._stopping

@@ -220,6 +220,24 @@ class Run:
                 logger.finalize(status)
 
 
+def _step_of(resume: Path) -> int:
+    """Return the optimiser steps that a checkpoint was taken behind.
+
+    Raises:
+        VaexError: when it is damaged; the best one is named, if there is one that can be read.
+    """
+    try:
+        return int(read_checkpoint(resume).get("global_step", 0))
+    except VaexError as error:
+        best = best_checkpoint(resume.parent.parent)
+        if best is None or best == resume:
+            raise
+        read_checkpoint(best)
+        raise VaexError(
+            f"{error} {best.name} beside it is whole: copy it to {resume.name} to go on from there."
+        ) from error
+
+
 def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
     """Build all parts of a run; ``module`` replaces the one of the config.
 
@@ -236,7 +254,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
         module.start_from(read_checkpoint(stopped_at(config.init)), config.init)
     loggers = build_all(config.get("logger"))
     if resume is not None:
-        step = int(read_checkpoint(resume).get("global_step", 0))
+        step = _step_of(resume)
         for logger in loggers:
             if isinstance(logger, RunCSVLogger):
                 logger.keep_until(step)

@@ -24,7 +24,7 @@ from vaex.config import (
     stored_config,
 )
 from vaex.errors import VaexError
-from vaex.runs import find_checkpoint, read_config
+from vaex.runs import read_config
 
 PATHS = (
     *("ckpt", "images", "out", "resume", "init", "runs", "paths.data", "paths.output", "paths.run", "hydra.run.dir"),
@@ -168,7 +168,7 @@ def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
     """
     if checkpoint and "," in checkpoint and not Path(checkpoint).expanduser().exists():
         raise VaexError(f"ckpt={checkpoint}: one checkpoint at a time; run the command once for each.")
-    stored = stored_config(read_config(find_checkpoint(checkpoint)).get("run") or {}) if checkpoint else {}
+    stored = stored_config(read_config(checkpoint).get("run") or {}) if checkpoint else {}
     data = stored.get("data") or {}
     if "augmentation" in data:  # so that augmentation=... replaces it
         stored |= {"augmentation": data["augmentation"], "data": {**data, "augmentation": "${augmentation}"}}

@@ -11,62 +11,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.calibrate import most_images
-from vaex.commands.launch import quoted, under_hydra, value_of
+from vaex.commands.launch import under_hydra, value_of
+from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
-from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
+from vaex.runs import best_checkpoint
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
-    folder = value_of(arguments, "resume")
-    changed = resume_arguments(Path(folder).expanduser(), arguments) if folder else arguments
-    under_hydra("train", fit_and_test, changed, typed=arguments)
-
-
-MAY_CHANGE = (
-    "trainer.",
-    "callbacks.",
-    "logger.",
-    "paths.",
-    "test",
-    "calibrate",
-    "calibration_images",
-    "optimized_metric",
-)
-"""Keys that a resumed run may set; all others decide what the weights mean."""
-
-
-def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that continue the run in ``folder`` with the config it was started with.
-
-    Raises:
-        VaexError: when the folder is no run folder or has no checkpoint to continue from; for a key or choice that
-            cannot change in the middle of a run.
-    """
-    folder = folder.resolve()
-    if not (folder / ".hydra" / "config.yaml").is_file():
-        raise VaexError(f"Cannot resume {folder}: it is no run's folder (no .hydra/config.yaml); check the path.")
-    if not (folder / CHECKPOINTS / LAST).is_file():
-        raise VaexError(f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start again without resume=.")
-    dropped = ("resume=", "debug=", "hydra.run.dir=", "hydra.output_subdir=")
-    others = [argument for argument in arguments if not argument.lstrip("+").startswith(dropped)]
-    for argument in others:
-        key = argument.lstrip("+~").partition("=")[0]
-        if not argument.startswith("-") and not key.startswith((*MAY_CHANGE, "hydra.")):
-            raise VaexError(
-                f"'{argument}' cannot change in a resumed run, which continues with its own config; start a new run, "
-                f"or set keys of {', '.join(name.rstrip('.') for name in MAY_CHANGE)}."
-            )
-    return [
-        f"resume={quoted(folder)}",
-        f"hydra.run.dir={quoted(folder)}",
-        "hydra/job_logging=none",
-        "hydra/hydra_logging=none",
-        *others,
-        f"--config-path={folder / '.hydra'}",
-        "--config-name=config",
-    ]
+    if not (folder := value_of(arguments, "resume")):
+        under_hydra("train", fit_and_test, arguments)
+        return
+    with resume_arguments(Path(folder).expanduser(), arguments) as changed:
+        under_hydra("train", fit_and_test, changed, typed=arguments)
 
 
 def fit_and_test(config: DictConfig) -> float | None:
@@ -76,6 +34,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     most_images(config)
     # From here on torch is imported
     from vaex.commands import assembly
+    from vaex.commands.interruption import alone_in, ending_signals
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.scores import needs_calibration
 
@@ -83,7 +42,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     if needs_calibration(resolved["score"]) and not calibrating:
         raise VaexError(f"score={config.score.name} needs a calibrated model; leave calibrate=true.")
     folder = Path(config.paths.run)
-    last = folder / CHECKPOINTS / LAST if config.resume else None
+    last = last_checkpoint(folder) if config.resume else None
     run = assembly.assemble(config, resume=last)
     if not run.trainer.is_global_zero:
         run.fit(last)
@@ -100,20 +59,25 @@ def fit_and_test(config: DictConfig) -> float | None:
             raise
         print(f"vaex train: skipped: {error}", file=sys.stderr)
         return None
-    with RunRecord(folder, command_line(), config.seed, run.data) as record:
-        try:
-            run.fit(last)
-            if calibrating:
-                run.calibrate(folder)
-            title, stages = run.test_best(folder)
-        except (KeyboardInterrupt, SystemExit):
-            if (folder / CHECKPOINTS / LAST).is_file():
+    with alone_in(folder), ending_signals() as signals:
+        if config.resume:
+            keep_config(folder, config)
+        with RunRecord(folder, command_line(), config.seed, run.data) as record:
+            try:
+                run.fit(last)
+                if calibrating:
+                    run.calibrate(folder)
+                title, stages = run.test_best(folder)
+            except (KeyboardInterrupt, SystemExit) as stop:
                 again = shlex.join(["vaex", "train", f"resume={folder}"])
                 print(f"Stopped at step {run.trainer.global_step}. Continue with: {again}", file=sys.stderr)
-            raise
-        write_metrics(folder, **stages)
-        best = best_checkpoint(folder)
-        record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
+                number = signals.behind(stop, vars(run.trainer)["callbacks"])
+                if number is None:
+                    raise
+                raise SystemExit(128 + number) from None
+            write_metrics(folder, **stages)
+            best = best_checkpoint(folder)
+            record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
     report(folder, stages, title)
     return optimized(config, stages)
 

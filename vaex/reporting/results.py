@@ -18,6 +18,10 @@ MARKS = ("metrics.json", "run.json", ".hydra")
 """A folder with one of these is a run's."""
 
 
+MOST_REFERENCES = 4
+"""Other keys that a text may name; more, and they could multiply without end. Those of vaex's config name three."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One run: ``measures`` by stage, ``config`` flat and settled, ``raw`` the same as it was written."""
@@ -134,7 +138,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _settled(value: Any, raw: Mapping[str, Any], depth: int = 0) -> Any:
     """Put in the values of other keys, such as ``${data.category}``; nothing else is ever evaluated."""
-    if not isinstance(value, str) or depth > 8:
+    if not isinstance(value, str) or depth > 8 or value.count("${") > MOST_REFERENCES:
         return value
     whole = re.fullmatch(r"\$\{([\w./]+)\}", value)
     if whole and whole.group(1) in raw:
