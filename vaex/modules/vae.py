@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from numbers import Integral, Real
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +18,7 @@ from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.dataset_size import tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
+from vaex.modules.plain_values import plain
 from vaex.modules.starting import take_moments, take_weights
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
@@ -80,6 +80,7 @@ class VAEModule(pl.LightningModule):
         if compile:
             self.vae.compile()
         self._moments: list[dict[str, Any]] = []
+        self._not_finite: tuple[Tensor, int] | None = None  # loss and batch of the validation under way
 
     def start_from(self, checkpoint: Mapping[str, Any], source: str) -> None:
         """Begin where the run of ``checkpoint`` stopped: its weights and its optimisers' moments, at step 0.
@@ -170,11 +171,13 @@ class VAEModule(pl.LightningModule):
         if training:
             self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
 
-    def _check(self, name: str, terms: Terms, batch_idx: int) -> None:
+    def _check(self, name: str, total: Tensor | None, batch_idx: int) -> None:
         # All ranks stop together: one that stopped alone would leave the others waiting for its gradients
-        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(terms.total)), all=True):
+        own = total is None or bool(torch.isfinite(total))
+        if not self.trainer.strategy.reduce_boolean_decision(own, all=True):
+            found = "not finite in another process" if total is None or own else total.item()
             raise VaexError(
-                f"The {name} is {terms.total.item()} at step {self.global_step} (epoch {self.current_epoch}, "
+                f"The {name} is {found} at step {self.global_step} (epoch {self.current_epoch}, "
                 f"batch {batch_idx}): training stops and the last good checkpoint is kept; lower optim.lr, set "
                 "trainer.gradient_clip_val, or check the images for NaN."
             )
@@ -183,7 +186,7 @@ class VAEModule(pl.LightningModule):
         """Return the loss of one batch, () in nats per image."""
         self._seed("train", batch_idx)
         terms = self._terms(batch, self.global_step)
-        self._check("loss", terms, batch_idx)
+        self._check("loss", terms.total, batch_idx)
         self._log("train", terms, len(batch["image"]))
         return terms.total
 
@@ -194,14 +197,31 @@ class VAEModule(pl.LightningModule):
         left out unless the objective learns from them: what is trained on normal images is judged by normal ones.
         """
         normal = batch if "mask" in self.objective.needs else normal_part(batch)
-        if normal is None:
+        if normal is None and self.trainer.world_size == 1:
             return
-        batch = normal
         self._seed("val", batch_idx)
-        terms = self._terms(batch)
-        if self.trainer.state.fn == TrainerFn.FITTING:  # before a checkpoint of these weights counts as the best
-            self._check("validation loss", terms, batch_idx)
-        self._log("val", terms, len(batch["image"]))
+        terms = self._terms(batch if normal is None else normal)
+        if normal is None:  # a process without normal images takes part in the average of the others, with no weight
+            none = {name: torch.zeros_like(value) for name, value in terms.parts.items()}
+            self._log("val", Terms(torch.zeros_like(terms.total), none), 0)
+            return
+        if self._not_finite is None and not bool(torch.isfinite(terms.total)):
+            self._not_finite = terms.total, batch_idx
+            if self.trainer.world_size == 1:
+                self.on_validation_epoch_end()
+        self._log("val", terms, len(normal["image"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop where a loss was not finite, before a checkpoint of these weights counts as the best.
+
+        Several processes not batch by batch: of these they may have different numbers.
+
+        Raises:
+            VaexError: naming the first such batch.
+        """
+        (found, batch_idx), self._not_finite = self._not_finite or (None, 0), None
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check("validation loss", found, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
@@ -237,19 +257,3 @@ def normal_part(batch: Batch) -> Batch | None:
         return None
     part: Any = {name: value[normal] for name, value in batch.items() if isinstance(value, Tensor)}
     return part  # type: ignore[no-any-return]
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` with mappings as dicts and sequences as lists, all the way down, as checkpoints need it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) or type(value).__name__ == "ListConfig":
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    # Of a subclass such as np.float64 or an enum the plain value: `weights_only` reads no others
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Real):
-        return int(value) if isinstance(value, Integral) else float(value)
-    raise VaexError(f"A config holds plain values only (text, numbers, lists, mappings), got {type(value).__name__}.")

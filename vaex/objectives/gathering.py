@@ -46,3 +46,16 @@ def gathered(codes: Tensor, step: int = 0) -> Tensor:
         return codes
     result: Tensor = _Gather.apply(codes.contiguous())  # type: ignore[no-untyped-call]
     return result
+
+
+def joint_sum(values: Tensor, step: int = 0) -> Tensor:
+    """Return ``values`` (...) added up over processes, with their gradient, for terms that are not linear in a sum.
+
+    Such as a ratio of sums over the batch. In evaluation and for a single process the identity; see `gathered`.
+    """
+    return gathered(values[None], step).sum(0)
+
+
+def joint_mean(values: Tensor, step: int = 0) -> Tensor:
+    """Return the mean over processes of ``values`` (...), means over their equally large batches; see `joint_sum`."""
+    return gathered(values[None], step).mean(0)
