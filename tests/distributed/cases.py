@@ -36,7 +36,7 @@ class NoClean(Defects):
 
 def defects(batch_size: int, kind: type[Defects] = Defects, **options: Any) -> Defects:
     """Twelve training images with six pasted defects, 6 + 5 to validate, 4 + 9 to test in an odd number."""
-    sizes: dict[str, Any] = {"texture": "metal", "size": 32, "channels": 1, "train": 12, "val": 7, "grain": 0.02}
+    sizes: dict[str, Any] = {"texture": "metal", "size": 32, "channels": 1, "train": 12, "val": 7}
     return kind(
         **{**sizes, "test_good": 4, "test_defects": 3, "pasted": 1, "batch_size": batch_size, **options},
     )
