@@ -151,8 +151,6 @@ class FactorVAEModule(VAEModule):
         posterior = self.vae.encode(images)
         codes = gathered(posterior.sample())  # (R B, D)
         ranks = len(codes) // len(images)
-        # In the order of one process that draws the joint batch: loaders deal images out in turn
-        codes = codes.unflatten(0, (ranks, len(images))).transpose(0, 1).flatten(0, 1)
         # The same permutation in all processes, each of which keeps its rows
         seed = step_seed(self.hparams["seed"], "permutation", self.current_epoch, batch_idx)
         permuted = permuted_latents(codes, torch.Generator().manual_seed(seed))

@@ -114,7 +114,8 @@ def mean_pair_overlap(
     """Return the overlap of maps i and i + d for every d of ``distances``, averaged: () in [0, 1].
 
     ``maps`` is (B, T, h, w). The ratio is taken per image and pair, or with ``pooled`` per pair over the whole batch,
-    that of all processes at optimiser step ``step``; two empty maps give 0 and no gradient. Differentiable twice; holds O(B T h w) values for the backward pass.
+    that of all processes at optimiser step ``step``; two empty maps give 0 and no gradient. Differentiable twice; holds
+    O(B T h w) values for the backward pass.
 
     Source: Liu et al., CVPR 2020, Eq. 5.
     Differs: the paper has one pair; two empty maps are undefined there (0 / 0).
