@@ -16,8 +16,8 @@ class AnnealedVAE:
     """Reconstruction + ``gamma`` |KL - C|, where C rises from 0 to ``capacity`` nats in ``steps`` optimiser steps.
 
     KL is the mean over the batches of all processes, summed over latents (of a latent grid also over cells). Its parts
-    are those of the ELBO and ``capacity``, C in nats. The defaults are those of the paper for dSprites. With C = 0 it is
-    the beta-VAE of beta = gamma. Neither free bits nor a warm-up: C is both.
+    are those of the ELBO and ``capacity``, C in nats. The defaults are those of the paper for dSprites. With C = 0 it
+    is the beta-VAE of beta = gamma. Neither free bits nor a warm-up: C is both.
 
     Source: Burgess et al., "Understanding disentangling in beta-VAE", 2018, Eq. 8; annealed as in disentanglement_lib.
 
