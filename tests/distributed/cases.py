@@ -10,9 +10,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tests.modules.conftest import NETWORK, sprites
+from vaex.callbacks import Attention, ImportanceBound
+from vaex.callbacks.latents import Latents
 from vaex.data import Defects
+from vaex.data.module import ImageDataModule
+from vaex.errors import VaexError
 from vaex.modules import VAEModule, module_class
 from vaex.types import Batch
 
@@ -38,10 +43,10 @@ class NoClean(Defects):
 
 
 def defects(batch_size: int, kind: type[Defects] = Defects, **options: Any) -> Defects:
-    """Twelve training images with six pasted defects, 6 + 5 to validate, 4 + 9 to test in an odd number."""
+    """Twelve training images, 7 to validate and a copy of each with a defect, an odd number to test."""
     sizes: dict[str, Any] = {"texture": "metal", "size": 32, "channels": 1, "train": 12, "val": 7}
     return kind(
-        **{**sizes, "test_good": 4, "test_defects": 3, "pasted": 1, "batch_size": batch_size, **options},
+        **{**sizes, "test_good": 5, "test_defects": 3, "pasted": 1, "batch_size": batch_size, **options},
     )
 
 
@@ -159,3 +164,86 @@ def gradients(case: Case, processes: int, folder: Path) -> list[list[Tensor]]:
         options: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 0}
         trainer(folder, processes, found, **options).fit(module_of(case), datamodule=data)
     return found.found
+
+
+class Numbered(Dataset[Batch]):
+    """Noise images, every second one labelled anomalous; the image number ``broken`` is NaN."""
+
+    def __init__(self, count: int, broken: int | None = None) -> None:
+        self.images = torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+        if broken is not None:
+            self.images[broken] = torch.nan
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        index = torch.tensor(indices)
+        return {"image": self.images[index], "label": index % 2, "index": index}
+
+
+class Uneven(ImageDataModule):
+    """As many images to validate with as ``val``; the second of two processes sees none that is normal."""
+
+    def __init__(self, batch_size: int, val: int = 9, broken: int | None = None) -> None:
+        super().__init__((1, 32, 32), batch_size, eval_batch_size=2)
+        self.val, self.broken = val, broken
+
+    def setup(self, stage: str) -> None:
+        """Make the images."""
+        self.train_set, self.val_set, self.test_set = Numbered(8), Numbered(self.val, self.broken), Numbered(7)
+
+
+class Seen(pl.Callback):
+    """Keep the numbers of the images that are evaluated."""
+
+    def __init__(self) -> None:
+        self.index: list[int] = []
+
+    def on_test_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Take a batch's."""
+        self.index += batch["index"].tolist()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Take a batch's."""
+        self.index += batch["index"].tolist()
+
+
+def _plain(values: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if not name.startswith("throughput/")}
+
+
+def measures(processes: int, folder: Path) -> dict[str, Any]:
+    """Return what validations and a test of a module on defects measure, and the numbers of the images."""
+    found: dict[str, Any] = {}
+    data = defects(4, eval_batch_size=3)
+    module = module_of(Case(NETWORK, {"name": "vae"}))
+    callbacks = [
+        Attention("vae", "relu2", folder=str(folder)),
+        Latents("vae", overlap_images=64 // processes),
+        ImportanceBound("vae", samples=2),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", own_noise)
+        for stage in ("validate", "test"):
+            seen = Seen()
+            runner = trainer(folder, processes, seen, *callbacks)
+            getattr(runner, stage)(module, datamodule=data, verbose=False)
+            found[stage] = _plain(runner.callback_metrics)
+            found[f"{stage} index"] = seen.index
+        for name in ("iwae", "features"):  # the latter with buffers, which DDP sends to the other process
+            runner = trainer(folder, processes, max_epochs=2)
+            runner.fit(module_of(CASES[name]), datamodule=Uneven(8 // processes))
+            found[f"uneven {name}"] = {n: v for n, v in _plain(runner.callback_metrics).items() if "val/" in n}
+    return found
+
+
+def refusals(processes: int, folder: Path) -> list[str]:
+    """Return the errors of validations that cannot go on, in every process."""
+    told = []
+    for data in (Uneven(8 // processes, broken=4), Uneven(8 // processes, val=1)):
+        try:
+            trainer(folder, processes, max_epochs=1).fit(module_of(CASES["iwae"]), datamodule=data)
+        except VaexError as error:
+            told.append(str(error))
+    return told

@@ -139,7 +139,7 @@ class FactorVAEModule(VAEModule):
         # After the VAE's own pass: autocast keeps the weights that it cast, with a graph only if the first pass has one
         found = discriminator_terms(logits, self.discriminator(self._permuted(second["image"], batch_idx)))
         parts = {**terms.parts, "discriminator_loss": found.loss, "discriminator_accuracy": found.accuracy}
-        self._check("loss", terms.total + found.loss, batch_idx)
+        self.check_finite("loss", terms.total + found.loss, batch_idx)
         self._log("train", Terms(terms.total, parts), len(first["image"]))
         self._update(terms.total, found.loss, batch_idx)
         return terms.total.detach()

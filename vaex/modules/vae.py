@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
+from vaex.modules.agreement import AgreeingModule
 from vaex.modules.dataset_size import tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
 from vaex.modules.plain_values import plain
@@ -29,7 +28,7 @@ def step_seed(*parts: int | str) -> int:
     return zlib.crc32(":".join(map(str, parts)).encode())
 
 
-class VAEModule(pl.LightningModule):
+class VAEModule(AgreeingModule):
     """Train a VAE built from plain dicts (see `vaex.build`), so that its checkpoint rebuilds itself.
 
     ``network`` is ``{"name": "conv", "shape": [1, 64, 64], "latents": 10, ...}``, ``objective``
@@ -80,7 +79,6 @@ class VAEModule(pl.LightningModule):
         if compile:
             self.vae.compile()
         self._moments: list[dict[str, Any]] = []
-        self._not_finite: tuple[Tensor, int] | None = None  # loss and batch of the validation under way
 
     def start_from(self, checkpoint: Mapping[str, Any], source: str) -> None:
         """Begin where the run of ``checkpoint`` stopped: its weights and its optimisers' moments, at step 0.
@@ -161,32 +159,23 @@ class VAEModule(pl.LightningModule):
     def _log(self, stage: str, terms: Terms, count: int) -> None:
         values = {f"{stage}/loss": terms.total, **{f"{stage}/{name}": value for name, value in terms.parts.items()}}
         training = stage == "train"
+        # A float: of whole numbers Lightning rounds the mean over processes down, and divides the sums by that
+        weight: Any = float(count)
         self.log_dict(
             {name: value.detach() for name, value in values.items()},
             on_step=training,
             on_epoch=not training,
-            batch_size=count,
+            batch_size=weight,
             sync_dist=not training,
         )
         if training:
             self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
 
-    def _check(self, name: str, total: Tensor | None, batch_idx: int) -> None:
-        # All ranks stop together: one that stopped alone would leave the others waiting for its gradients
-        own = total is None or bool(torch.isfinite(total))
-        if not self.trainer.strategy.reduce_boolean_decision(own, all=True):
-            found = "not finite in another process" if total is None or own else total.item()
-            raise VaexError(
-                f"The {name} is {found} at step {self.global_step} (epoch {self.current_epoch}, "
-                f"batch {batch_idx}): training stops and the last good checkpoint is kept; lower optim.lr, set "
-                "trainer.gradient_clip_val, or check the images for NaN."
-            )
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, () in nats per image."""
         self._seed("train", batch_idx)
         terms = self._terms(batch, self.global_step)
-        self._check("loss", terms.total, batch_idx)
+        self.check_finite("loss", terms.total, batch_idx)
         self._log("train", terms, len(batch["image"]))
         return terms.total
 
@@ -205,23 +194,8 @@ class VAEModule(pl.LightningModule):
             none = {name: torch.zeros_like(value) for name, value in terms.parts.items()}
             self._log("val", Terms(torch.zeros_like(terms.total), none), 0)
             return
-        if self._not_finite is None and not bool(torch.isfinite(terms.total)):
-            self._not_finite = terms.total, batch_idx
-            if self.trainer.world_size == 1:
-                self.on_validation_epoch_end()
+        self.note_validation_loss(terms.total, batch_idx)
         self._log("val", terms, len(normal["image"]))
-
-    def on_validation_epoch_end(self) -> None:
-        """Stop where a loss was not finite, before a checkpoint of these weights counts as the best.
-
-        Several processes not batch by batch: of these they may have different numbers.
-
-        Raises:
-            VaexError: naming the first such batch.
-        """
-        (found, batch_idx), self._not_finite = self._not_finite or (None, 0), None
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check("validation loss", found, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
