@@ -10,8 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.cluster import answer_requeue_signal
 from vaex.commands.calibrate import most_images
 from vaex.commands.launch import quoted, under_hydra, value_of
+from vaex.commands.processes import shared_arguments
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
@@ -19,6 +21,7 @@ from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
+    arguments = shared_arguments(arguments)
     folder = value_of(arguments, "resume")
     changed = resume_arguments(Path(folder).expanduser(), arguments) if folder else arguments
     under_hydra("train", fit_and_test, changed, typed=arguments)
@@ -74,6 +77,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
     most_images(config)
+    answer_requeue_signal()
     # From here on torch is imported
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
