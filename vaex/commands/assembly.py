@@ -24,6 +24,7 @@ from vaex.callbacks.history import RunCSVLogger
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
+from vaex.commands.processes import cluster_plugins
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -128,7 +129,7 @@ def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: lis
         **{"enable_progress_bar": shown, **options},
         callbacks=callbacks,
         logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *cluster_plugins()],
         default_root_dir=config.paths.run,
     )
 

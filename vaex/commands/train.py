@@ -10,8 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.cluster import answer_requeue_signal
 from vaex.commands.calibrate import most_images
 from vaex.commands.launch import under_hydra, value_of
+from vaex.commands.processes import shared_arguments
 from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
@@ -20,6 +22,7 @@ from vaex.runs import best_checkpoint
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
+    arguments = shared_arguments(arguments)
     if not (folder := value_of(arguments, "resume")):
         under_hydra("train", fit_and_test, arguments)
         return
@@ -32,6 +35,7 @@ def fit_and_test(config: DictConfig) -> float | None:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
     most_images(config)
+    answer_requeue_signal()
     # From here on torch is imported
     from vaex.commands import assembly
     from vaex.commands.interruption import alone_in, ending_signals
