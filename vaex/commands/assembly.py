@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 import vaex.data
 from vaex.build import read_checkpoint
 from vaex.calibrate import store_calibration
-from vaex.callbacks.history import RunCSVLogger
+from vaex.callbacks.wandb_run import RunWandbLogger
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
@@ -144,9 +144,8 @@ class Run:
 
     def fit(self, resume: Path | None = None) -> None:
         """Train, from the checkpoint ``resume`` on where one is given."""
-        with self._closing_loggers():
-            for logger in self.trainer.loggers:
-                logger.log_hyperparams(container(self.config))
+        with self._closing_loggers(last=False):
+            self._log_config("train")
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
     def use_best(self, folder: Path) -> Path | None:
@@ -166,16 +165,17 @@ class Run:
         """
         best = self.use_best(folder)
         calibration: dict[str, Any] = {}
-        if self.trainer.is_global_zero:
-            try:
-                size = getattr(self.data, "eval_batch_size", 64)
-                vae, device = self.module.vae, self.trainer.strategy.root_device
-                calibration = fitted(self.config, vae, self.data, size, device)
-                if best is not None:
-                    store_calibration(best, calibration)
-            except VaexError as error:
-                print(f"vaex train: not calibrated: {error}", file=sys.stderr)
-        self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here
+        with self._closing_loggers(last=False):
+            if self.trainer.is_global_zero:
+                try:
+                    size = getattr(self.data, "eval_batch_size", 64)
+                    vae, device = self.module.vae, self.trainer.strategy.root_device
+                    calibration = fitted(self.config, vae, self.data, size, device)
+                    if best is not None:
+                        store_calibration(best, calibration)
+                except VaexError as error:
+                    print(f"vaex train: not calibrated: {error}", file=sys.stderr)
+            self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here
 
     def test_best(self, folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
         """Validate and test the best checkpoint; return what was measured and the flat metrics of each stage.
@@ -183,22 +183,28 @@ class Run:
         Without a checkpoint the weights are those of the last step; with ``test=false`` the last validation during
         training is all there is.
         """
-        if not self.config.test:
-            return "last validation", {"val": self._flat("val")}
-        best = self.use_best(folder)
         stages = {}
         with self._closing_loggers():
+            if not self.config.test:
+                stages["val"] = self._flat("val")
+                self._log_stages(stages)
+                return "last validation", stages
+            best = self.use_best(folder)
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
             stages["test"] |= self._disentanglement(folder)
+            self._log_stages(stages)
         return "last weights" if best is None else "best checkpoint", stages
 
     def test(self) -> dict[str, dict[str, float]]:
         """Test the module as it is; return the flat metrics."""
         with self._closing_loggers():
+            self._log_config("evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-            return {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+            stages = {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+            self._log_stages(stages)
+        return stages
 
     def _disentanglement(self, folder: Path) -> dict[str, float]:
         metrics, device = container(self.config.metrics), self.trainer.strategy.root_device
@@ -209,8 +215,21 @@ class Run:
         label = score_named(container(self.config.score)).known_as
         return flat_metrics(stage, self.trainer.callback_metrics, label)
 
+    def _log_config(self, job: str) -> None:
+        config = container(self.config)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.doing(job)
+            logger.log_hyperparams(config)
+
+    def _log_stages(self, stages: dict[str, dict[str, float]]) -> None:
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.log_stages(stages)
+
     @contextmanager
-    def _closing_loggers(self) -> Iterator[None]:
+    def _closing_loggers(self, last: bool = True) -> Iterator[None]:
+        """Finalise the loggers behind the body; behind the ``last`` one, and behind an error, close them for good."""
         status = "failed"
         try:
             yield
@@ -218,6 +237,8 @@ class Run:
         finally:
             for logger in self.trainer.loggers:
                 logger.finalize(status)
+                if isinstance(logger, RunWandbLogger) and (last or status == "failed"):
+                    logger.close(status)  # the next job of a sweep would go on with this run
 
 
 def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
@@ -238,6 +259,6 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     if resume is not None:
         step = int(read_checkpoint(resume).get("global_step", 0))
         for logger in loggers:
-            if isinstance(logger, RunCSVLogger):
+            if hasattr(logger, "keep_until"):  # those of vaex continue their history
                 logger.keep_until(step)
     return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))
