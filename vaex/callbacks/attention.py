@@ -22,7 +22,6 @@ log-variance to tell, it is that of all.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
 from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, save_maps
 from vaex.callbacks.strips import log_strips
+from vaex.callbacks.throughput import now
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
 from vaex.explanation import calibration_of, explain_and_score
@@ -149,12 +149,12 @@ class Attention(pl.Callback):
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._maps = MapMetrics().to(pl_module.device)
         self._fixed = self._extremes = None
-        self._seconds, self._started = 0.0, time.perf_counter()
+        self._seconds, self._started = 0.0, now(pl_module.device)
 
     def _take(
         self, pl_module: pl.LightningModule, batch: Any, count: int | None, scores: Sequence[ScoreLike] = ()
     ) -> dict[str, Scored]:
-        started = time.perf_counter()
+        started = now(pl_module.device)
         images, mask = images_of(batch)[:count], entry(batch, "mask")
         explanation, scored = self._explained(pl_module, images, scores)
         kl = explanation.kl
@@ -166,7 +166,7 @@ class Attention(pl.Callback):
             self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
         if self._extremes is not None:
             self._extremes.update(batch, explanation, self._columns)
-        self._seconds += time.perf_counter() - started
+        self._seconds += now(pl_module.device) - started
         return scored
 
     def _columns(self, explanation: Explanation) -> tuple[list[int], list[str]]:
@@ -191,13 +191,13 @@ class Attention(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures; draw the picture every ``every_n_epochs`` epochs and after the last one."""
-        started = time.perf_counter()
+        started = now(pl_module.device)
         self._log(pl_module, "attention/val", self._maps.compute())
         if picture_due(trainer, self.every_n_epochs):
             self._draw(trainer, pl_module, "val")
-        self._seconds += time.perf_counter() - started
+        self._seconds += now(pl_module.device) - started
         if not trainer.sanity_checking:
-            share = self._seconds / max(time.perf_counter() - self._started, 1e-9)
+            share = self._seconds / max(now(pl_module.device) - self._started, 1e-9)
             pl_module.log("throughput/attention_share", share, sync_dist=True)
 
     # --- test
@@ -249,9 +249,7 @@ class Attention(pl.Callback):
         columns, titles = self._columns(explanation)
         folder, fitting = Path(self.folder or trainer.default_root_dir), trainer.state.fn == "fit"
         name = f"attention_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
-        picture = figure_to_array(
-            explanation_figure(images, explanation, mask, columns, titles)
-        )  # once: this takes the time
+        picture = figure_to_array(explanation_figure(images, explanation, mask, columns, titles))
         save_png(picture, folder / "figures" / f"{name}.png")
         if not fitting:
             save_maps(folder / "maps" / f"{name}.npz", images, explanation)

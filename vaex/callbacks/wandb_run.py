@@ -140,7 +140,7 @@ class RunWandbLogger(WandbLogger):
 
         run: Any = self._experiment
         best, last = best_checkpoint(self.folder), self.folder / CHECKPOINTS / LAST
-        files = {"best": best if best != last else None, "last": last if self.models == "all" else None}
+        files = {"last": last if self.models == "all" else None, "best": best if best != last else None}
         for alias, path in files.items():
             if path is None or not path.is_file():
                 continue
