@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class RunWandbLogger(WandbLogger):
         options |= {"group": group, "job_type": job_type, "tags": [str(tag) for tag in tags] or None}
         super().__init__(name=name, save_dir=folder, project=project, id=id, **options)
         self._wandb_init.pop("anonymous", None)  # wandb warns of it
+        if os.environ.get("WANDB_SWEEP_ID"):  # the sweep has its project, and wandb warns of another
+            self._wandb_init.pop("project", None)
         self.folder, self.models = Path(folder), log_model
         self._closed = False
 
@@ -108,6 +111,21 @@ class RunWandbLogger(WandbLogger):
             write_json(self.folder / REMEMBERED, {"id": run.id, **labels})
             self._closed = False
         return self._experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """Log the config as nested plain values.
+
+        The keys that a wandb sweep set cannot be set again: where one of them names a choice (``objective=vae``), what
+        it chose is logged under keys with dots, such as ``objective.beta``.
+        """
+        run, config = self.experiment, dict(params)
+        if getattr(run, "sweep_id", None):
+            own = set(run.config.keys())
+            chosen = {key: config.pop(key) for key in own & set(config)}
+            dotted = {f"{key}.{name}": value for key, part in chosen.items() for name, value in _flat(part).items()}
+            config |= {name: value for name, value in dotted.items() if name not in own}
+        super().log_hyperparams(config)
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Do nothing: `close` sends checkpoints, when they are calibrated."""
@@ -150,3 +168,14 @@ class RunWandbLogger(WandbLogger):
                 run.log_artifact(artifact, aliases=[alias])
             except (OSError, ValueError) as error:
                 rank_zero_warn(f"{path.name} did not become an artifact: {error}")
+
+
+def _flat(part: Any) -> dict[str, Any]:
+    """Return the values of a mapping of mappings by dotted names; nothing for anything else."""
+    if not isinstance(part, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in part.items():
+        inner = _flat(value)
+        found |= {f"{name}.{key}": item for key, item in inner.items()} if inner else {str(name): value}
+    return found
