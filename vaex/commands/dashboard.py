@@ -77,7 +77,8 @@ def _asked(ask: Callable[[], Any], project: str) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, wandb.errors.UsageError | wandb.errors.AuthenticationError):
             raise VaexError(
-                f"wandb knows no account here ({first}): run `wandb login`, or write the definition with out=FOLDER."
+                f"wandb cannot be asked ({first.rstrip('.')}): check the connection and run `wandb login`, or write "
+                "what would be sent with out=FOLDER."
             ) from error
         raise VaexError(
             f"wandb did not take the dashboard of project {project} ({first}): log a run there first, and check "
