@@ -34,7 +34,8 @@ def choices(group: str) -> list[str]:
 
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
-CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group != "hydra"]
+OTHERS = {"hydra", "dashboard"}  # of each command its own; commands/test_dashboard.py makes every dashboard
+CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group not in OTHERS]
 LISTS = {"callbacks", "logger"}
 PAIRS = {("network", "mnist"): ["data=mnist"], ("data", "mnist"): ["network=mnist"]}
 
