@@ -75,7 +75,7 @@ class Throughput(pl.Callback):
         self._leave()
         if stage != "fit":
             return
-        self._profiler = profiler = trainer.profiler
+        self._profiler = profiler = vars(trainer)["profiler"]
         start, stop = profiler.start, profiler.stop
         began = {FETCH: 0.0, SAVE: 0.0}
 
@@ -122,7 +122,7 @@ class Throughput(pl.Callback):
             return
         self._images += len(images_of(batch))
         self._steps += 1
-        every = trainer.log_every_n_steps
+        every: int = vars(trainer)["log_every_n_steps"]  # set by Lightning without a type
         if not every or (logged_step(trainer) + 1) % every:
             return
         moment = now(pl_module.device)

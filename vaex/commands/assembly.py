@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 import vaex.data
 from vaex.build import read_checkpoint
 from vaex.calibrate import store_calibration
-from vaex.callbacks.wandb_run import RunWandbLogger
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
+from vaex.commands.loggers import closing, keep_until, log_config, log_stages
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -144,8 +143,8 @@ class Run:
 
     def fit(self, resume: Path | None = None) -> None:
         """Train, from the checkpoint ``resume`` on where one is given."""
-        with self._closing_loggers(last=False):
-            self._log_config("train")
+        with closing(self.trainer.loggers, last=False):
+            log_config(self.trainer.loggers, container(self.config), "train")
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
     def use_best(self, folder: Path) -> Path | None:
@@ -165,7 +164,7 @@ class Run:
         """
         best = self.use_best(folder)
         calibration: dict[str, Any] = {}
-        with self._closing_loggers(last=False):
+        with closing(self.trainer.loggers, last=False):
             if self.trainer.is_global_zero:
                 try:
                     size = getattr(self.data, "eval_batch_size", 64)
@@ -184,26 +183,26 @@ class Run:
         training is all there is.
         """
         stages = {}
-        with self._closing_loggers():
+        with closing(self.trainer.loggers):
             if not self.config.test:
                 stages["val"] = self._flat("val")
-                self._log_stages(stages)
+                log_stages(self.trainer.loggers, stages)
                 return "last validation", stages
             best = self.use_best(folder)
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
             stages["test"] |= self._disentanglement(folder)
-            self._log_stages(stages)
+            log_stages(self.trainer.loggers, stages)
         return "last weights" if best is None else "best checkpoint", stages
 
     def test(self) -> dict[str, dict[str, float]]:
         """Test the module as it is; return the flat metrics."""
-        with self._closing_loggers():
-            self._log_config("evaluate")
+        with closing(self.trainer.loggers):
+            log_config(self.trainer.loggers, container(self.config), "evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
             stages = {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
-            self._log_stages(stages)
+            log_stages(self.trainer.loggers, stages)
         return stages
 
     def _disentanglement(self, folder: Path) -> dict[str, float]:
@@ -214,31 +213,6 @@ class Run:
     def _flat(self, stage: str) -> dict[str, float]:
         label = score_named(container(self.config.score)).known_as
         return flat_metrics(stage, self.trainer.callback_metrics, label)
-
-    def _log_config(self, job: str) -> None:
-        config = container(self.config)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, RunWandbLogger):
-                logger.doing(job)
-            logger.log_hyperparams(config)
-
-    def _log_stages(self, stages: dict[str, dict[str, float]]) -> None:
-        for logger in self.trainer.loggers:
-            if isinstance(logger, RunWandbLogger):
-                logger.log_stages(stages)
-
-    @contextmanager
-    def _closing_loggers(self, last: bool = True) -> Iterator[None]:
-        """Finalise the loggers behind the body; behind the ``last`` one, and behind an error, close them for good."""
-        status = "failed"
-        try:
-            yield
-            status = "success"
-        finally:
-            for logger in self.trainer.loggers:
-                logger.finalize(status)
-                if isinstance(logger, RunWandbLogger) and (last or status == "failed"):
-                    logger.close(status)  # the next job of a sweep would go on with this run
 
 
 def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
@@ -257,8 +231,5 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
         module.start_from(read_checkpoint(stopped_at(config.init)), config.init)
     loggers = build_all(config.get("logger"))
     if resume is not None:
-        step = int(read_checkpoint(resume).get("global_step", 0))
-        for logger in loggers:
-            if hasattr(logger, "keep_until"):  # those of vaex continue their history
-                logger.keep_until(step)
+        keep_until(loggers, int(read_checkpoint(resume).get("global_step", 0)))
     return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))

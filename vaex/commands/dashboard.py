@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def make_dashboard(config: DictConfig) -> None:
         return
     entity = str(config.entity or _asked(_default_entity, project))
     for kind, make in chosen.items():
-        made = _asked(lambda make=make: make(definition, found, entity, project, name).save(), project)
+        made = _asked(functools.partial(_saved, make, definition, found, entity, project, name), project)
         print(f"{kind.capitalize()}: {made.url}")
 
 
@@ -54,6 +55,10 @@ def write_specs(folder: Path, specs: dict[str, Any]) -> None:
         text = made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
         write_json(folder / f"{kind}.json", json.loads(text))
         print(f"{kind.capitalize()}: {folder / kind}.json")
+
+
+def _saved(make: Callable[..., Any], *what: Any) -> Any:
+    return make(*what).save()
 
 
 def _default_entity() -> str:
