@@ -25,12 +25,17 @@ CONF = conf_dir()
 
 
 def choices(group: str) -> list[str]:
-    """Return the choices of a config group, such as ``data`` or ``trainer/precision``."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the choices of a config group, such as ``data`` or ``trainer/precision``.
+
+    Definitions for ``wandb sweep`` are none of Hydra's; tests/commands/test_wandb_sweep.py runs them.
+    """
+    found = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return [name for name in found if group != "sweep" or not name.startswith("wandb_")]
 
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
-CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group != "hydra"]
+OTHERS = {"hydra", "dashboard"}  # of each command its own; commands/test_dashboard.py makes every dashboard
+CHOICES = [(group, choice) for group in GROUPS for choice in choices(group) if group not in OTHERS]
 LISTS = {"callbacks", "logger"}
 PAIRS = {("network", "mnist"): ["data=mnist"], ("data", "mnist"): ["network=mnist"]}
 

@@ -55,6 +55,11 @@ COMMANDS = {
         "turn run folders into a table: mean, spread, intervals over seeds",
         "vaex table runs=outputs",
     ),
+    "dashboard": Command(
+        "vaex.commands.dashboard",
+        "make a workspace and a report in a wandb project",
+        "vaex dashboard project=vaex",
+    ),
 }
 
 

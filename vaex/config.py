@@ -41,10 +41,31 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Register ``${vaex.channels:COLOR}``, the image channels of a sprite colour."""
+    """Register the resolvers of ``conf/``.
+
+    ``${vaex.channels:COLOR}`` are the image channels of a sprite colour; ``${vaex.group:NAME}`` names what runs are
+    logged under together, the folder of a sweep, NAME for a single run; ``${vaex.tags:}`` are words that a run can be
+    found by: data, network and objective.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
+    OmegaConf.register_new_resolver("vaex.group", _group, replace=True)
+    OmegaConf.register_new_resolver("vaex.tags", _tags, replace=True)
+
+
+def _group(name: str) -> str:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    return Path(hydra.sweep.dir).name if hydra is not None and hydra.mode == RunMode.MULTIRUN else name
+
+
+def _tags(*, _root_: Any) -> list[str]:
+    data = str((_root_.get("data") or {}).get("_target_", "")).rpartition(".")[2]
+    names = [data, *((_root_.get(group) or {}).get("name") for group in ("network", "objective"))]
+    return [str(name) for name in names if name]
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the attention callback leaves to look at: a figure of maps, their numbers as .npz, a picture in the logger."""
+"""What callbacks leave to look at: a figure of maps, their numbers as .npz, pictures and animations in the loggers."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ def save_maps(path: Path, images: Tensor, explanation: Explanation) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step under which Lightning logs numbers at this moment, so that pictures stand beside them.
+
+    It counts training batches that stepped; ``trainer.global_step`` is one ahead in a validation, and counts a batch
+    once per optimiser.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def log_picture(logger: Any, key: str, picture: Any, step: int) -> None:

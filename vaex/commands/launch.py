@@ -108,7 +108,17 @@ def one_folder(arguments: Sequence[str]) -> list[str]:
 
 
 def sweeping(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing."""
+    """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing.
+
+    Raises:
+        VaexError: for a sweep that is wandb's to run.
+    """
+    chosen = value_of(arguments, "sweep") or ""
+    if chosen.startswith("wandb_"):
+        raise VaexError(
+            f"sweep={chosen} is a definition for wandb: run `wandb sweep {conf_dir() / 'sweep' / chosen}.yaml`, then "
+            "the `wandb agent ...` that it names (docs/wandb.md)."
+        )
     asks = any(argument.split("=")[0] in (*MULTIRUN, *ASKS) for argument in arguments)
     return [*arguments, MULTIRUN[1]] if value_of(arguments, "sweep") and not asks else list(arguments)
 
