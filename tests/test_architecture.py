@@ -49,7 +49,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"data"},
     {"reporting"},
     {"viz"},
-    {"config", "runs", "shapes", "checked"},
+    {"config", "runs", "shapes", "checked", "intake", "cluster"},
     {"types", "errors", "lazy"},
 )
 HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}

@@ -15,6 +15,7 @@ import torch
 from vaex import networks, priors
 from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
+from vaex.intake import check_checkpoint_archive, check_plain
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
 from vaex.objectives import DIPVAEI, DIPVAEII, ELBO, IWAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
@@ -139,6 +140,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             if not zipfile.is_zipfile(stream):  # torch would read it as a bare pickle
                 raise VaexError(damaged)
+        check_checkpoint_archive(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except VaexError:
         raise
@@ -157,6 +159,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         missing = ["hyper_parameters.network"]
     if missing:
         raise VaexError(f"{file} is not a vaex checkpoint: it lacks {', '.join(missing)}; use one that vaex wrote.")
+    check_plain(fields["hyper_parameters"], f"The config in {file}")
     checkpoint: dict[str, Any] = content
     return checkpoint
 
@@ -173,14 +176,16 @@ def load(path: str | Path) -> VAE:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     config = checkpoint["hyper_parameters"]
-    try:
-        model = build_model(config["network"], config.get("prior"))
-    except VaexError as error:
-        raise VaexError(f"The config in {file} does not describe a model of this version of vaex: {error}") from error
     prefix = "vae."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     try:
+        if config["network"].get("name") in NETWORKS:  # the config may name a network of any size
+            with torch.device("meta"):
+                build_model(config["network"], config.get("prior")).load_state_dict(weights, assign=True)
+        model = build_model(config["network"], config.get("prior"))
         model.load_state_dict(weights)
+    except VaexError as error:
+        raise VaexError(f"The config in {file} does not describe a model of this version of vaex: {error}") from error
     except RuntimeError as error:
         raise VaexError(
             f"The weights in {file} do not fit the network '{config['network'].get('name')}' of its config; "

@@ -55,6 +55,11 @@ COMMANDS = {
         "turn run folders into a table: mean, spread, intervals over seeds",
         "vaex table runs=outputs",
     ),
+    "dashboard": Command(
+        "vaex.commands.dashboard",
+        "make a workspace and a report in a wandb project",
+        "vaex dashboard project=vaex",
+    ),
 }
 
 
@@ -99,7 +104,7 @@ def _wants_traceback(arguments: Sequence[str]) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit status: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    """Run a command and return the exit status: 0 done, 1 failed, 2 misused, 130 Ctrl-C, 143 SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -126,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _wants_traceback(rest):
             raise
         from vaex.config import sentence
+        from vaex.intake import printable
 
-        print(f"vaex {name}: {sentence(error, name, rest)}", file=sys.stderr)
+        print(f"vaex {name}: {printable(sentence(error, name, rest))}", file=sys.stderr)
         return 1
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ STAND_INS = {
     "metrics": "default",
 }
 """Groups that a checkpoint fills, and a choice of each that has the same keys."""
+
+HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_", "defaults", "hydra")
+"""Keys by which a config asks Hydra to build or to compose; files from elsewhere may not."""
 
 CHECKPOINT_CHOICE = "checkpoint"
 """Name of the choice, in the groups of `STAND_INS`, that stands for a checkpoint's own config."""
@@ -46,10 +50,31 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Register ``${vaex.channels:COLOR}``, the image channels of a sprite colour."""
+    """Register the resolvers of ``conf/``.
+
+    ``${vaex.channels:COLOR}`` are the image channels of a sprite colour; ``${vaex.group:NAME}`` names what runs are
+    logged under together, the folder of a sweep, NAME for a single run; ``${vaex.tags:}`` are words that a run can be
+    found by: data, network and objective.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
+    OmegaConf.register_new_resolver("vaex.group", _group, replace=True)
+    OmegaConf.register_new_resolver("vaex.tags", _tags, replace=True)
+
+
+def _group(name: str) -> str:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    return Path(hydra.sweep.dir).name if hydra is not None and hydra.mode == RunMode.MULTIRUN else name
+
+
+def _tags(*, _root_: Any) -> list[str]:
+    data = str((_root_.get("data") or {}).get("_target_", "")).rpartition(".")[2]
+    names = [data, *((_root_.get(group) or {}).get("name") for group in ("network", "objective"))]
+    return [str(name) for name in names if name]
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -97,16 +122,24 @@ def _whole(value: Any, key: str) -> int:
     return value
 
 
-def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
+def stored_config(content: Any) -> dict[str, Any]:
     """Return the config of a checkpoint for Hydra: only ``${paths.*}`` may be interpolated, all else is text.
 
+    ``data._target_`` is kept, for `vaex.commands.assembly.build_data` to look up among vaex's own; addresses to
+    download from are left out.
+
     Raises:
-        VaexError: when it holds another interpolation, which could read the environment.
+        VaexError: when a group in it is no mapping, when it holds another interpolation, which could read the
+            environment, or a key by which Hydra builds or composes.
     """
+    if not isinstance(content, Mapping):
+        raise VaexError(f"The checkpoint's config must hold a mapping at run, got {type(content).__name__}.")
 
     def walk(value: Any, key: str) -> None:
         if isinstance(value, Mapping):
             for name, item in value.items():
+                if name in HYDRA_KEYS and (key, name) != ("run.data", "_target_"):
+                    raise VaexError(f"The checkpoint's config holds '{name}' at {key}, where nothing is built by name.")
                 walk(item, f"{key}.{name}")
         elif isinstance(value, list | tuple):
             for item in value:
@@ -115,7 +148,13 @@ def stored_config(content: Mapping[str, Any]) -> dict[str, Any]:
             raise VaexError(f"The checkpoint's config holds '{value}' at {key}, which vaex does not evaluate.")
 
     walk(content, "run")
-    return dict(content)
+    for group in STAND_INS:
+        if not isinstance(content.get(group) or {}, Mapping):
+            raise VaexError(f"The checkpoint's config must hold a mapping at run.{group}; do not use it.")
+    stored = dict(content)
+    if stored.get("data"):
+        stored["data"] = {k: None if k in ("urls", "sha256") else value for k, value in stored["data"].items()}
+    return stored
 
 
 def _flat(config: Any, prefix: str = "") -> list[str]:
@@ -146,6 +185,10 @@ def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) 
         cause = cause.__cause__
     if (told := _composition(error, command, arguments)) is not None:
         return told
+    if isinstance(error, OSError) and error.strerror and error.filename is None:  # of a file that is open
+        return f"A file could not be read or written ({error.strerror}); {_remedy(error)}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename} could not be read or written ({error.strerror}); {_remedy(error)}"
     first = (str(error).strip().splitlines() or [""])[0]
     kind = type(error).__name__
     if kind == "MisconfigurationException":
@@ -153,6 +196,15 @@ def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) 
     if type(error).__module__.startswith("wandb"):
         return f"{first} (logger.wandb.offline=true needs no account)"
     return f"{kind}: {first} (debug=default shows where)"
+
+
+def _remedy(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return (
+        "free space, then go on: vaex train resume=RUN_FOLDER."
+        if full
+        else "check the folder (debug=default shows where)."
+    )
 
 
 def _composition(error: BaseException, command: str, arguments: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vaex.errors import VaexError
+from vaex.intake import check_checkpoint_archive, check_pickle, check_plain, harmless_cell
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -82,19 +83,20 @@ def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
 def csv_writer(path: Path, columns: Sequence[str] | None = None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that appends a row, a mapping, to the csv at ``path``; no row stays in memory.
 
-    ``columns`` are by default those of the first row. The file appears when the body ends without an error.
+    ``columns`` are by default those of the first row. The file appears when the body ends without an error. Text that a
+    spreadsheet would run as a formula gets an apostrophe in front.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writers: list[csv.DictWriter[str]] = []
 
         def begin(names: Sequence[str]) -> None:
             writers.append(csv.DictWriter(file, names))
-            writers[0].writeheader()
+            writers[0].writerow({name: harmless_cell(name) for name in names})
 
         def append(row: Mapping[str, Any]) -> None:
             if not writers:
                 begin(list(row))
-            writers[0].writerow(row)
+            writers[0].writerow({name: harmless_cell(value) for name, value in row.items()})
 
         if columns is not None:
             begin(columns)
@@ -186,13 +188,16 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Return the plain config inside a checkpoint without importing torch, for errors that should come fast.
 
     Raises:
-        VaexError: when the file is damaged or holds no config.
+        VaexError: when the file is damaged, holds no config, or one of more than plain values.
     """
     file = find_checkpoint(path)
     try:
+        check_checkpoint_archive(file)
         with zipfile.ZipFile(file) as archive:
             name = next(n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl")
-            content = _PlainUnpickler(io.BytesIO(archive.read(name))).load()
+            data = archive.read(name)
+        check_pickle(data)
+        content = _PlainUnpickler(io.BytesIO(data)).load()
         config = content["hyper_parameters"]
     except VaexError:
         raise
@@ -202,4 +207,5 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or "network" not in config:
         raise VaexError(f"{file} is not a vaex checkpoint: its hyper_parameters hold no network.")
+    check_plain(config, f"The config in {file}")
     return config

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 from rich.console import Console
 
-from vaex.benchmarks.table import Table, markdown, show_table, write_results
+from vaex.benchmarks.table import Table, machine_line, markdown, read_part, show_table, write_results
 
 TABLE = Table("Speed", ("", "ms"), (("vaex", "1.5"), ("a|b", "20.0")), ("One note.", "Another."))
 
@@ -36,10 +35,21 @@ def test_text_holds_every_cell_and_note() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    content = {"machine": {"cpu": "Abacus", "platform": None, "gpus": ["G1", "G2"]}, "versions": {"torch": "9"}, "x": 1}
-    document, data = write_results(tmp_path / "new", "bench_x", [TABLE, TABLE], content)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bench_x.json", "bench_x.md"]
-    assert json.loads(data.read_text()) == content
-    text = document.read_text()
-    assert text.count("## Speed") == 2
-    assert text.endswith("Machine: Abacus; G1, G2; torch 9.\n")
+    machine = {"cpu": "Abacus", "platform": None, "gpus": ["G1", "G2"]}
+    content = {"machine": machine, "versions": {"torch": "9"}, "x": 1, "commit": "abc", "dirty": True}
+    plain, document, data = write_results(tmp_path / "new", "bench_x", [TABLE, TABLE], content, ["A failed."])
+    assert [path.name for path in (plain, document, data)] == ["bench_x.txt", "bench_x.md", "bench_x.json"]
+    assert len(list((tmp_path / "new").iterdir())) == 3
+    where = "Machine: Abacus; G1, G2; torch 9; commit abc with changes."
+    assert document.read_text() == f"{markdown(TABLE)}\n{markdown(TABLE)}\nA failed.\n\n{where}\n"
+    lines = plain.read_text().splitlines()
+    assert lines[-3:] == ["A failed.", "", where]
+    assert [line.split() for line in lines if "vaex" in line] == [["vaex", "1.5"]] * 2
+    assert not any("\x1b" in line or line.endswith(" ") for line in lines)
+    part = read_part(data)
+    assert part.tables == [TABLE, TABLE]
+    assert part.content == content
+
+
+def test_a_machine_without_gpu_says_so() -> None:
+    assert machine_line({"machine": {"cpu": "Abacus", "gpus": []}}) == "Machine: Abacus; no GPU."

@@ -52,7 +52,7 @@ def test_pictures_and_maps_are_those_of_explain(tmp_path: Path) -> None:
     run = trainer(tmp_path, callback, max_epochs=4)
     run.fit(model, datamodule=data)
     names = sorted(path.name for path in (folder / "figures").iterdir())
-    assert names == ["attention_val_epoch0000.png", "attention_val_epoch0002.png", "attention_val_epoch0003.png"]
+    assert names == ["attention_val_epoch0001.png", "attention_val_epoch0003.png"]
     assert not (folder / "maps").exists()
     run.validate(model, datamodule=data, verbose=False)
     run.test(model, datamodule=data, verbose=False)
@@ -127,14 +127,15 @@ def test_loggers_that_take_images_get_the_picture(tmp_path: Path) -> None:
             self.pictures.extend((key, image, step or 0) for image in images)
 
     taking, board, table = Taking(), TensorBoardLogger(tmp_path / "tb"), CSVLogger(tmp_path / "csv")
-    run = trainer(tmp_path, Attention("vae"), logger=[taking, board, table])
+    run = trainer(tmp_path, Attention("vae", every_n_epochs=1), logger=[taking, board, table])
     run.fit(module(), datamodule=sprites())
-    assert [(key, step) for key, _, step in taking.pictures] == [("attention/val/maps", 6), ("attention/val/maps", 12)]
+    assert [(key, step) for key, _, step in taking.pictures] == [("attention/val/maps", 5), ("attention/val/maps", 11)]
     with Image.open(tmp_path / "figures" / "attention_val_epoch0001.png") as saved:
         assert np.array_equal(taking.pictures[1][1], np.asarray(saved))
 
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(board.log_dir)
     events.Reload()
-    assert [event.step for event in events.Images("attention/val/maps")] == [6, 12]
+    numbers = [event.step for event in events.Scalars("attention/val/overlap")]
+    assert [event.step for event in events.Images("attention/val/maps")] == numbers == [5, 11]
     assert "attention/val/overlap" in (Path(table.log_dir) / "metrics.csv").read_text()

@@ -34,7 +34,7 @@ def test_attention_writes_all_cases(
     monkeypatch.setattr(cases, "CASES", small)
     out = tmp_path / "results of today"
     assert main(["bench", f"out={out}", "rounds=1"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["bench_attention.json", "bench_attention.md"]
+    assert sorted(path.name for path in out.iterdir()) == [f"bench_attention.{s}" for s in ("json", "md", "txt")]
     content = json.loads((out / "bench_attention.json").read_text())
     assert set(content["cases"]) == {"maps", "loss"}
     assert content["machine"]["threads"] == 1
@@ -145,7 +145,7 @@ def test_disentanglement_writes_both_tables(
     [
         (
             ["what=speed"],
-            "Unknown what of vaex bench 'speed': valid names are attention, data, disentanglement, metrics, pointing",
+            "Unknown what of vaex bench 'speed': valid names are all, attention, data, disentanglement",
         ),
         (["cases=[mnist_conv3]"], "did you mean 'mnist_conv2'"),
         (["cases=[]"], "cases must be a list of names"),

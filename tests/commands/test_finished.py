@@ -111,13 +111,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_sweep_that_is_repeated_trains_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Seed 0 has finished, seed 1 was stopped after 5 of 12 steps and ends as it would have without."""
+    """Seed 0 has finished, seed 1 was stopped after 5 of 12 steps and ends as it would have without. A key is idle."""
     monkeypatch.chdir(tmp_path)
-    sweep = [*SMALL, "hydra.sweep.dir=outputs/s", "hydra.sweep.subdir='seed${seed}'"]
+    sweep = [*SMALL, "+callbacks.ema.decay=0.9", "hydra.sweep.dir=outputs/s", "hydra.sweep.subdir='seed${seed}'"]
     assert main(["train", "-m", "seed=0,1", *sweep]) == 0
     folder, whole = tmp_path / "outputs/s/seed1", weights(tmp_path / "outputs/s/seed1")
     record = json.loads((folder / "run.json").read_text())
-    again = [*SMALL, "seed=1", "trainer.max_steps=5", "test=false", "calibrate=false", "hydra.run.dir=outputs/s/seed1"]
+    again = [*SMALL, "+callbacks.ema.decay=0.9", "seed=1", "trainer.max_steps=5", "test=false", "calibrate=false", "hydra.run.dir=outputs/s/seed1"]
     for file in [*folder.rglob("*.ckpt"), folder / "metrics.json", folder / "metrics.csv", folder / "run.json"]:
         file.unlink()
     assert main(["train", *again]) == 0
@@ -134,7 +134,7 @@ def test_a_sweep_that_is_repeated_trains_what_is_left(
     assert len(json.loads((folder / "run.json").read_text())["sessions"]) == 2
 
     # in another folder nothing is trained, and the table finds the runs all the same
-    assert main(["train", "-m", "seed=0,1", "skip_finished=true", *SMALL, "hydra.sweep.dir=outputs/t"]) == 0
+    assert main(["train", "-m", "seed=0,1", "skip_finished=true", *sweep, "hydra.sweep.dir=outputs/t"]) == 0
     assert capsys.readouterr().err.count("skipped: ") == 2
     assert not list((tmp_path / "outputs/t").rglob("*.ckpt"))
     assert main(["table", "runs=outputs/t", "columns=[loss]", "format=csv"]) == 0

@@ -12,9 +12,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.cli import main
+from vaex.commands.job_arguments import again, starts_processes
 from vaex.commands.jobs import Job, run_telling
 from vaex.commands.launch import first_value, under_hydra
-from vaex.commands.job_arguments import again, starts_processes
 from vaex.commands.train import optimized
 from vaex.config import check, sentence
 from vaex.errors import VaexError

@@ -124,3 +124,29 @@ def test_size_is_that_of_the_picture_as_shown(orientation: int, size: tuple[int,
     (tmp_path / "x.jpg").write_bytes(b"no")
     with pytest.raises(VaexError, match=r"x\.jpg cannot be read as an image"):
         image_size(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
+def test_a_program_with_the_name_of_a_picture_is_not_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript is a language: Pillow hands it to Ghostscript, whatever the file is called."""
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(%pipe%touch witness) (w) file\n%%EOF\n"
+    (tmp_path / name).write_text(text)
+    with Image.open(tmp_path / name) as opened:
+        assert opened.format == "EPS"  # the control: Pillow alone would take it
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    for read in (lambda path: read_image(path, (1, 8, 8)), lambda path: read_mask(path, (8, 8)), image_size):
+        with pytest.raises(VaexError, match="cannot be read as an image"):
+            read(tmp_path / name)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """A PNG of 30000 x 30000 grey pixels takes some hundred bytes as a header and 0.9 GB unpacked."""
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "x.png")
+    content = bytearray((tmp_path / "x.png").read_bytes())
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(VaexError, match="decompression bomb"):
+        read_image(tmp_path / "x.png", (1, 8, 8))

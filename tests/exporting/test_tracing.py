@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaex.build import build_model
+from vaex.exporting.parts import Request
+from vaex.exporting.programs import export_model
 from vaex.exporting.tracing import traced_program
 
 CONVOLUTIONS: list[dict[str, Any]] = [
@@ -60,3 +64,27 @@ def test_only_the_batch_stays_open() -> None:
     assert program.module()(torch.rand(1, 1, 8, 8))["mean"].shape == (1, 1)
     with pytest.raises(Exception, match=r"(?i)guard|expected|shape|size"):
         program.module()(torch.rand(3, 1, 9, 9))
+
+
+class OneByOne(torch.nn.Module):
+    """A layer whose Python code counts the images, which no graph for any batch size can hold."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.layer(images[i : i + 1]) for i in range(len(images))])
+
+
+def test_what_needs_a_fixed_batch_is_exported_for_one_image_and_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 2, "hidden": 8})
+    layers: Any = model.eval().encoder
+    layers.conv2 = OneByOne(layers.conv2)
+    done = export_model(model, tmp_path / "x.pt2", Request("encoder"), "pt2")
+    assert (done.batch, done.metadata["batch_size"]) == (1, "1")
+    images = torch.rand(3, 1, 32, 32)
+    program = torch.export.load(done.path).module()
+    found = torch.cat([program(image[None])["mean"] for image in images])
+    torch.testing.assert_close(found, model.encode(images).mean, rtol=0, atol=1e-6)

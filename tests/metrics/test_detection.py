@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
+from tests.pairs import run_pair
 from vaex.errors import VaexError
 from vaex.metrics.detection import DetectionMetrics
 
@@ -94,7 +93,6 @@ SHARES = [[[0, 3], [1, 2]], [[0, 1, 2, 3], []], [[], [3, 2, 1, 0]]]
 
 
 def _one_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     metric = DetectionMetrics(NAMES).to("cpu")  # a move resets the type that torchmetrics thinks of
     batches, results = _batches(), []
     for shares in SHARES:
@@ -105,13 +103,11 @@ def _one_process(rank: int, folder: str) -> None:
         assert sum(len(labels) for labels in metric.labels) == own  # each process has its own images again
         metric.reset()
     torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_merge(tmp_path: Path) -> None:
-    spawn(_one_process, (str(tmp_path),), nprocs=2)
+    run_pair(_one_process, str(tmp_path))
     for rank in range(2):
         for result in torch.load(tmp_path / f"{rank}.pt"):
             assert _floats(result) == pytest.approx(_expected(), abs=1e-6)

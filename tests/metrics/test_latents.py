@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
+from tests.pairs import run_pair
 from vaex.errors import VaexError
 from vaex.metrics.latents import LatentMetrics
 
@@ -49,22 +48,17 @@ SHARES = [[[0, 1, 4, 5], [2, 3]], [[], [0, 1, 2, 3, 4, 5]]]
 
 
 def _one_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    try:
-        metric, results = LatentMetrics(), []
-        for shares in SHARES:
-            for n in shares[rank]:
-                metric.update(*(part[n : n + 1] for part in case()))
-            results.append(metric.compute())
-            metric.reset()
-        torch.save(results, Path(folder) / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    metric, results = LatentMetrics(), []
+    for shares in SHARES:
+        for n in shares[rank]:
+            metric.update(*(part[n : n + 1] for part in case()))
+        results.append(metric.compute())
+        metric.reset()
+    torch.save(results, Path(folder) / f"{rank}.pt")
 
 
-@pytest.mark.slow
 def test_two_processes_merge(tmp_path: Path) -> None:
-    spawn(_one_process, (str(tmp_path),), nprocs=2)
+    run_pair(_one_process, str(tmp_path))
     means, kl = case()
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
+from tests.pairs import run_pair
 from vaex.metrics import LocalizationMetrics
 
 Shown = tuple[Tensor, Tensor, Tensor, list[str]]
@@ -48,7 +47,6 @@ EXACT = [(10**6, 10**6), (10**6, 200), (200, 200)]
 
 
 def _one_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     results = []
     for exact in EXACT:
         metric = LocalizationMetrics(exact_pixels=exact[rank])
@@ -60,13 +58,11 @@ def _one_process(rank: int, folder: str) -> None:
             assert sum(map(len, metric.image_scores)) == len(shares[rank])
             metric.reset()
     torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_merge(tmp_path: Path) -> None:
-    spawn(_one_process, (str(tmp_path),), nprocs=2)
+    run_pair(_one_process, str(tmp_path))
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt")
         assert len(results) == len(EXACT) * len(SHARES)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
+from tests.pairs import run_pair
 from vaex.errors import VaexError
 from vaex.metrics import overlap
 from vaex.metrics.maps import (
@@ -195,7 +194,6 @@ SHARES = [[[0, 1, 4, 5], [2, 3]], [[], [0, 1, 2, 3, 4, 5]]]
 
 
 def _one_process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     maps, kl, mask = _case()
     metric, results = MapMetrics().to("cpu"), []
     for shares in SHARES:
@@ -205,12 +203,10 @@ def _one_process(rank: int, folder: str) -> None:
         assert metric.images == len(shares[rank])  # each process has its own sums again
         metric.reset()
     torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_merge(tmp_path: Path) -> None:
-    spawn(_one_process, (str(tmp_path),), nprocs=2)
+    run_pair(_one_process, str(tmp_path))
     for rank in range(2):
         for result in torch.load(tmp_path / f"{rank}.pt"):
             assert _floats(result) == pytest.approx(_expected(*_case()), abs=1e-6)

@@ -16,13 +16,13 @@ from vaex.modules import FactorVAEModule
 
 
 class Shared(FactorVAEModule):
-    """Each process takes its part of both halves of a joint batch, so that the halves of all are those of one."""
+    """Each process takes in turn from both halves of a joint batch, so that the halves of all are those of one."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train by this process's part."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
         halves = batch["image"].chunk(2)
-        return super().training_step({"image": torch.cat([half.chunk(ranks)[rank] for half in halves])}, batch_idx)
+        return super().training_step({"image": torch.cat([half[rank::ranks] for half in halves])}, batch_idx)
 
 
 class Joint(Dataset[dict[str, Tensor]]):

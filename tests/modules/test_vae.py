@@ -17,7 +17,8 @@ import vaex
 from tests.modules.conftest import NETWORK, same, sprites, train
 from vaex.errors import VaexError
 from vaex.modules import VAEModule
-from vaex.modules.vae import plain, step_seed
+from vaex.modules.plain_values import plain
+from vaex.modules.vae import step_seed
 from vaex.objectives import ELBO
 
 # Reproducible

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.pairs import run_pair
 from vaex.objectives.gathering import gathered, processes
 from vaex.objectives.terms import AFTER_TRAINING
 
@@ -36,25 +35,21 @@ def test_one_process_keeps_its_codes() -> None:
 
 
 def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    try:
-        model = DistributedDataParallel(network())
-        codes = model(images()[rank * 4 : rank * 4 + 4])
-        everything = gathered(codes)
-        value = coupled(everything)
-        value.backward()
-        gradients = [parameter.grad for parameter in model.parameters()]
-        own = gathered(codes, AFTER_TRAINING) is codes
-        torch.save(
-            {"value": value.detach(), "gradients": gradients, "own": own, "codes": everything.detach()},
-            f"{folder}/{rank}.pt",
-        )
-    finally:
-        dist.destroy_process_group()
+    model = DistributedDataParallel(network())
+    codes = model(images()[rank::2])
+    everything = gathered(codes)
+    value = coupled(everything)
+    value.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    own = gathered(codes, AFTER_TRAINING) is codes
+    torch.save(
+        {"value": value.detach(), "gradients": gradients, "own": own, "codes": everything.detach()},
+        f"{folder}/{rank}.pt",
+    )
 
 
 def test_two_processes_have_value_and_gradient_of_the_joint_batch(tmp_path: Path) -> None:
-    spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    run_pair(_rank, str(tmp_path))
     model = network()
     codes = model(images())
     value = coupled(codes)

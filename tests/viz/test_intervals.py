@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from vaex.errors import VaexError
 from vaex.viz import Dots, figure_to_array, intervals_figure
@@ -36,3 +37,12 @@ def test_lines_run_from_top_to_bottom_and_series_do_not_overlap() -> None:
 def test_what_cannot_be_drawn_is_told(labels: list[str], panels: list[tuple[str, dict[str, list[None]]]]) -> None:
     with pytest.raises(VaexError, match="entries in every series"):
         intervals_figure(labels, panels)
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
+    """Matplotlib would read what stands between dollar signs as mathematics, and stop at what is none."""
+    name = r"a$\evil{$b"
+    figure = intervals_figure([name, "x"], [(name, {name: [Dots(1.0), Dots(2.0)], "y": [Dots(1.0), Dots(2.0)]})])
+    figure.canvas.draw()
+    shown = {text.get_text() for text in figure.findobj(Text)}
+    assert name in shown

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from vaex.errors import VaexError
 from vaex.viz import figure_to_array
@@ -46,3 +47,10 @@ def test_nothing_at_all_is_white() -> None:
 def test_wrong_matrices_are_told(values: Any, message: str) -> None:
     with pytest.raises(VaexError, match=message):
         matrix_figure(values, ["a", "b"], ["x", "y"])
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
+    name = r"a$\evil{$b"
+    figure = matrix_figure(np.array([[1.0]]), [name], [name], name, name)
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.findobj(Text)].count(name) >= 3

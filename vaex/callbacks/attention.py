@@ -12,6 +12,8 @@
 | localization/test/<measure>_<score> | with masks | what `vaex.metrics.LocalizationMetrics` measures of the score map |
 | localization/test/<measure>_<score>/<kind> | with kinds | the same for one kind of defect |
 | throughput/attention_share | validation | share of the validation time spent in this callback |
+| attention/<stage>/maps, /images | when drawn | pictures; the latter with masks, to wandb |
+| attention/test/extremes | test | most and least anomalous images with their maps, to wandb |
 
 <stage> is val or test. The overlap is that of active latents; where fewer than two are active, or the model states no
 log-variance to tell, it is that of all.
@@ -20,7 +22,6 @@ log-variance to tell, it is that of all.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,13 @@ from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
 from vaex.attention.methods import method_named, rectifier_named
 from vaex.attention.targets import target_named, whole_numbers
-from vaex.callbacks.batches import entry, images_of
+from vaex.callbacks.batches import entry, group_names, images_of
+from vaex.callbacks.extremes import Extremes, extremes_for, log_extremes
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
-from vaex.callbacks.pictures import explanation_figure, log_picture, save_maps
+from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, save_maps
+from vaex.callbacks.strips import log_strips
+from vaex.callbacks.throughput import now
 from vaex.columns import columns_to_draw
 from vaex.errors import VaexError, unknown
 from vaex.explanation import calibration_of, explain_and_score
@@ -57,6 +61,8 @@ class Attention(pl.Callback):
     of the batch, a test step all of them. The first ``figure_images`` images of the first batch are drawn in some
     epochs with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
     Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
+    wandb gets each of them with its mask besides, and of a test the ``table_images`` images of highest and of lowest
+    score (0: no table).
     ``scores`` are measured against the labels (1 for anomalous) and masks of the test set, those that the model allows;
     () for labels that mean something else. Maps and masks are compared at ``resolution`` pixels (None: the images').
     Where ``score`` needs calibration, which follows training, the score maps during ``fit`` are those of the attention.
@@ -78,26 +84,28 @@ class Attention(pl.Callback):
         figure_images: int = 6,
         figure_latents: int = 6,
         every_n_epochs: int = 10,
+        table_images: int = 8,
         resolution: int | None = None,
         folder: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        if min(images_per_batch, figure_latents, every_n_epochs) < 1 or figure_images < 0:
+        if min(images_per_batch, figure_latents, every_n_epochs) < 1 or min(figure_images, table_images) < 0:
             raise VaexError(
                 "The attention callback needs images_per_batch, figure_latents and every_n_epochs of at least 1 and "
-                f"figure_images of 0 or more, got {images_per_batch}, {figure_latents}, {every_n_epochs}, "
-                f"{figure_images}."
+                f"figure_images and table_images of 0 or more, got {images_per_batch}, {figure_latents}, "
+                f"{every_n_epochs}, {figure_images} and {table_images}."
             )
         self.model, self.layer, self.scores = model, layer, list(scores)
         self.score = score_named(score)
         self.images_per_batch, self.figure_images = images_per_batch, figure_images
         self.figure_latents, self.every_n_epochs = figure_latents, every_n_epochs
-        self.folder, self.options = folder, options
+        self.table_images, self.folder, self.options = table_images, folder, options
         self._check_names()
         self._maps = MapMetrics()
         self.resolution = resolution
         self._measures: ScoreMeasures | None = None
+        self._extremes: Extremes | None = None
         self._fixed: tuple[Tensor, Tensor | None] | None = None
         self._seconds = self._started = 0.0
 
@@ -140,13 +148,13 @@ class Attention(pl.Callback):
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._maps = MapMetrics().to(pl_module.device)
-        self._fixed = None
-        self._seconds, self._started = 0.0, time.perf_counter()
+        self._fixed = self._extremes = None
+        self._seconds, self._started = 0.0, now(pl_module.device)
 
     def _take(
         self, pl_module: pl.LightningModule, batch: Any, count: int | None, scores: Sequence[ScoreLike] = ()
     ) -> dict[str, Scored]:
-        started = time.perf_counter()
+        started = now(pl_module.device)
         images, mask = images_of(batch)[:count], entry(batch, "mask")
         explanation, scored = self._explained(pl_module, images, scores)
         kl = explanation.kl
@@ -156,8 +164,14 @@ class Attention(pl.Callback):
         if self._fixed is None:
             first = slice(self.figure_images)
             self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
-        self._seconds += time.perf_counter() - started
+        if self._extremes is not None:
+            self._extremes.update(batch, explanation, self._columns)
+        self._seconds += now(pl_module.device) - started
         return scored
+
+    def _columns(self, explanation: Explanation) -> tuple[list[int], list[str]]:
+        given = self.options.get
+        return columns_to_draw(explanation, self.figure_latents, given("target", "mean"), given("latents"))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start new measures."""
@@ -177,15 +191,13 @@ class Attention(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures; draw the picture every ``every_n_epochs`` epochs and after the last one."""
-        started = time.perf_counter()
+        started = now(pl_module.device)
         self._log(pl_module, "attention/val", self._maps.compute())
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs and not last
-        if not skipped and not trainer.sanity_checking:
+        if picture_due(trainer, self.every_n_epochs):
             self._draw(trainer, pl_module, "val")
-        self._seconds += time.perf_counter() - started
+        self._seconds += now(pl_module.device) - started
         if not trainer.sanity_checking:
-            share = self._seconds / max(time.perf_counter() - self._started, 1e-9)
+            share = self._seconds / max(now(pl_module.device) - self._started, 1e-9)
             pl_module.log("throughput/attention_share", share, sync_dist=True)
 
     # --- test
@@ -194,6 +206,7 @@ class Attention(pl.Callback):
         """Start new measures of maps and, where labels come, of scores."""
         self._begin(pl_module)
         self._measures = ScoreMeasures(named_apart(self.scores), self.resolution, pl_module.device)
+        self._extremes = extremes_for(trainer, self.table_images)
 
     def on_test_batch_end(
         self,
@@ -205,18 +218,17 @@ class Attention(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Explain every image of the batch and score it against its label."""
-        labels, kinds = entry(batch, "label"), entry(batch, "group")
+        labels, masks, kinds = (entry(batch, key) for key in ("label", "mask", "group"))
         scored = self._take(pl_module, batch, None, () if labels is None else self.scores)
-        if labels is None or not scored or self._measures is None:
-            return
-        names = getattr(getattr(trainer, "datamodule", None), "group_names", ())
-        self._measures.update(scored, labels, entry(batch, "mask"), kinds, names)
+        if labels is not None and scored and self._measures is not None:
+            self._measures.update(scored, labels, masks, kinds, group_names(trainer))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""
         self._log(pl_module, "attention/test", self._maps.compute())
         if self._measures is not None:
             self._log(pl_module, "localization/test", self._measures.compute())
+        log_extremes(self._extremes, "attention/test/extremes", trainer)
         self._draw(trainer, pl_module, "test")
 
     # --- what comes out
@@ -234,15 +246,13 @@ class Attention(pl.Callback):
 
         images, mask = self._fixed
         explanation = self.explain(pl_module, images)
-        target, latents = self.options.get("target", "mean"), self.options.get("latents")
-        columns, titles = columns_to_draw(explanation, self.figure_latents, target, latents)
-        figure = explanation_figure(images, explanation, mask, columns, titles)
-        folder = Path(self.folder or trainer.default_root_dir)
-        fitting = trainer.state.fn == "fit"
+        columns, titles = self._columns(explanation)
+        folder, fitting = Path(self.folder or trainer.default_root_dir), trainer.state.fn == "fit"
         name = f"attention_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
-        picture = figure_to_array(figure)  # drawn once: that is what takes the time
+        picture = figure_to_array(explanation_figure(images, explanation, mask, columns, titles))
         save_png(picture, folder / "figures" / f"{name}.png")
         if not fitting:
             save_maps(folder / "maps" / f"{name}.npz", images, explanation)
         for logger in trainer.loggers:
-            log_picture(logger, f"attention/{stage}/maps", picture, trainer.global_step)
+            log_picture(logger, f"attention/{stage}/maps", picture, logged_step(trainer))
+        log_strips(trainer, f"attention/{stage}/images", images, explanation, mask, columns, titles)

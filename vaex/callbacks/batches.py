@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,3 +32,9 @@ def entry(batch: Any, name: str) -> Tensor | None:
     """Return what a batch holds under ``name``, None where it is no mapping or lacks it."""
     value = batch.get(name) if isinstance(batch, Mapping) else None
     return value if isinstance(value, Tensor) else None
+
+
+def group_names(trainer: Any) -> Sequence[str]:
+    """Return what the Trainer's data module calls the kinds of its images; nothing where it names none."""
+    names: Sequence[str] = getattr(getattr(trainer, "datamodule", None), "group_names", ())
+    return names

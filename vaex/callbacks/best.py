@@ -19,11 +19,17 @@ class BestCheckpoint(ModelCheckpoint):
         folder = self.dirpath
         if folder is not None:
 
-            def here(path: str) -> str:
-                return str(Path(folder) / Path(path).name) if path else path
+            def here(path: Any) -> str:
+                name = Path(
+                    str(path)
+                ).name  # Lightning deletes what it replaces, so nothing but a checkpoint may be named
+                return str(Path(folder) / name) if name.endswith(".ckpt") and not name.startswith(".") else ""
 
             paths = ("best_model_path", "kth_best_model_path", "last_model_path")
             moved = {key: here(state_dict[key]) for key in paths if key in state_dict}
-            best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+            kept = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+            best = {path: score for path, score in kept.items() if path}
+            if moved.get("kth_best_model_path") not in best:
+                best, moved["kth_best_model_path"] = {}, ""
             state_dict = {**state_dict, **moved, "dirpath": folder, "best_k_models": best}
         super().load_state_dict(state_dict)

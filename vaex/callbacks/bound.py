@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vaex.attention.isolation import original
@@ -42,12 +43,14 @@ class ImportanceBound(pl.Callback):
                 f"{type(model).__name__}; leave the bound callback out."
             )
         normal = normal_part(cast("Batch", batch)) if isinstance(batch, dict) else batch
+        weight: Any = 0.0  # a float: of whole numbers Lightning rounds the mean over processes down
+        value = torch.zeros((), device=pl_module.device)
         if normal is not None:
             images = images_of(normal)
-            value = iwae_bound(model, images, self.samples).mean()
-            pl_module.log(
-                f"{stage}/iwae_bound", value, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True
-            )
+            value, weight = iwae_bound(model, images, self.samples).mean(), float(len(images))
+        elif pl_module.trainer.world_size == 1:
+            return  # one of several takes part in the average of the others
+        pl_module.log(f"{stage}/iwae_bound", value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def on_validation_batch_end(
         self,

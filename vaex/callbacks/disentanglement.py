@@ -115,7 +115,7 @@ class Disentanglement(pl.Callback):
         self._measured_at = done
         found: dict[str, float] = {}
         if trainer.is_global_zero:
-            found = self._scores(trainer, self._vae(pl_module), data, done)
+            found = self._scores(trainer, self._vae(pl_module), data, done, max(0, step))
         found = trainer.strategy.broadcast(found)
         logged = {f"disentanglement/val/{name}": value for name, value in found.items()}
         # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
@@ -123,7 +123,7 @@ class Disentanglement(pl.Callback):
         for logger in trainer.loggers if logged else ():
             logger.log_metrics(logged, step=max(0, step))
 
-    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int) -> dict[str, float]:
+    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int, step: int = 0) -> dict[str, float]:
         from vaex.viz import save_png
 
         table = encoded(vae, data, self.codes, self.seed, self.batch_size)
@@ -138,5 +138,5 @@ class Disentanglement(pl.Callback):
         folder = Path(self.folder or trainer.default_root_dir)
         save_png(picture, folder / "figures" / f"mutual_information_step{done:07d}.png")
         for logger in trainer.loggers:
-            log_picture(logger, "disentanglement/val/mutual_information", picture, trainer.global_step)
+            log_picture(logger, "disentanglement/val/mutual_information", picture, step)
         return found

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from vaex.cluster import REQUEUE_SIGNAL, requeue_job, slurm_job
 from vaex.errors import VaexError
 
 
@@ -21,7 +22,8 @@ class LastCheckpoint(Checkpoint):
 
     On the first SIGINT or SIGTERM the step is finished (and the validation that follows it, so that a resumed run need
     not repeat it), ``path`` written and training stopped: an interrupt in the middle of an optimiser step would leave
-    half-updated weights, so the handler only notes it. A second SIGINT stops at once.
+    half-updated weights, so the handler only notes it, in ``received``. A second SIGINT stops at once. In a SLURM job
+    `vaex.cluster.REQUEUE_SIGNAL` does the same, and then the job is requeued. All processes stop behind the same step.
 
     Raises:
         VaexError: when ``every_n_steps`` is below 1.
@@ -35,29 +37,32 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self._saved_at = 0
         self._before_batch = 0
-        self._received: int | None = None
+        self.received: int | None = None
         self._stopping = False
         self._settled = False  # saved since it was decided to stop
+        self._requeue = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals where the interpreter allows it (the main thread)."""
-        self._received, self._stopping, self._settled = None, False, False
+        self.received, self._stopping, self._settled, self._requeue = None, False, False, False
         self._saved_at = trainer.global_step
-        for number in (signal.SIGINT, signal.SIGTERM):
+        requeue = (REQUEUE_SIGNAL,) if slurm_job() else ()
+        for number in (signal.SIGINT, signal.SIGTERM, *requeue):
             try:
                 self._previous[number] = signal.signal(number, self._note)
             except ValueError:
                 return
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
+        if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = number
+        self.received = number
+        self._requeue = self._requeue or number == REQUEUE_SIGNAL
         rank_zero_info("\nInterrupted: finishing this step and saving (press Ctrl-C again to stop at once) ...")
 
     def _agree_to_stop(self, trainer: pl.Trainer) -> None:
-        self._stopping = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
+        self._stopping = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved_at, self._settled = trainer.global_step, self._stopping
@@ -77,7 +82,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Stop behind the step or the epoch that was saved: by now its values are logged."""
         if self._settled:
-            raise KeyboardInterrupt
+            self._stop(trainer)
         self._before_batch = trainer.global_step
 
     def on_train_batch_end(
@@ -100,6 +105,11 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_last_batch or self._saved_at != trainer.global_step:
             self._save(trainer)
 
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._requeue, all=False) and trainer.is_global_zero:
+            requeue_job()
+        raise KeyboardInterrupt
+
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -108,7 +118,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back; one that came during the last epoch stops what would follow the training."""
         if self._stopping:
-            raise KeyboardInterrupt
+            self._stop(trainer)
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

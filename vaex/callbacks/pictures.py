@@ -1,4 +1,4 @@
-"""What the attention callback leaves to look at: a figure of maps, their numbers as .npz, a picture in the logger."""
+"""What callbacks leave to look at: a figure of maps, their numbers as .npz, pictures and animations in the loggers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from vaex.types import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def picture_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
+    """Tell whether a validation ends with a picture: every n-th epoch of a training, its last, and outside training."""
+    if trainer.sanity_checking or trainer.state.fn != "fit":
+        return not trainer.sanity_checking
+    finished = trainer.current_epoch + 1
+    return finished % every_n_epochs == 0 or finished == trainer.max_epochs
 
 
 def explanation_figure(
@@ -37,6 +46,15 @@ def save_maps(path: Path, images: Tensor, explanation: Explanation) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step under which Lightning logs numbers at this moment, so that pictures stand beside them.
+
+    It counts training batches that stepped; ``trainer.global_step`` is one ahead in a validation, and counts a batch
+    once per optimiser.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def log_picture(logger: Any, key: str, picture: Any, step: int) -> None:

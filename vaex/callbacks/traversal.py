@@ -14,7 +14,7 @@ from vaex.attention.isolation import original, undisturbed
 from vaex.attention.outputs import reconstruction_of
 from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, check_options, model_at
-from vaex.callbacks.pictures import log_animation, log_picture
+from vaex.callbacks.pictures import log_animation, log_picture, logged_step, picture_due
 from vaex.columns import kl_of_maps, strongest, title_of
 from vaex.errors import VaexError
 from vaex.explanation import explain
@@ -142,9 +142,7 @@ class Traversal(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw every ``every_n_epochs`` epochs, after the last one, and outside of ``fit``."""
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        skipped = trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs and not last
-        if not skipped and not trainer.sanity_checking:
+        if picture_due(trainer, self.every_n_epochs):
             self._draw(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -178,5 +176,5 @@ class Traversal(pl.Callback):
         save_png(picture, folder / f"{name}.png")
         animation = save_gif(traversal_frames(decoded), folder / f"{name}.gif")
         for logger in trainer.loggers:
-            log_picture(logger, f"traversal/{stage}/grid", picture, trainer.global_step)
-            log_animation(logger, f"traversal/{stage}/animation", animation, trainer.global_step)
+            log_picture(logger, f"traversal/{stage}/grid", picture, logged_step(trainer))
+            log_animation(logger, f"traversal/{stage}/animation", animation, logged_step(trainer))

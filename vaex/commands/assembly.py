@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 import vaex.data
 from vaex.build import read_checkpoint
 from vaex.calibrate import store_calibration
-from vaex.callbacks.history import RunCSVLogger
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
+from vaex.commands.loggers import closing, keep_until, log_config, log_stages
+from vaex.commands.processes import cluster_plugins
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -122,11 +122,13 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
+    options = container(config.trainer)
+    shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)  # else Lightning adds its own
     return pl.Trainer(
-        **container(config.trainer),
+        **{"enable_progress_bar": shown, **options},
         callbacks=callbacks,
         logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *cluster_plugins()],
         default_root_dir=config.paths.run,
     )
 
@@ -142,9 +144,8 @@ class Run:
 
     def fit(self, resume: Path | None = None) -> None:
         """Train, from the checkpoint ``resume`` on where one is given."""
-        with self._closing_loggers():
-            for logger in self.trainer.loggers:
-                logger.log_hyperparams(container(self.config))
+        with closing(self.trainer.loggers, last=False):
+            log_config(self.trainer.loggers, container(self.config), "train")
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True)
 
     def use_best(self, folder: Path) -> Path | None:
@@ -164,16 +165,17 @@ class Run:
         """
         best = self.use_best(folder)
         calibration: dict[str, Any] = {}
-        if self.trainer.is_global_zero:
-            try:
-                size = getattr(self.data, "eval_batch_size", 64)
-                vae, device = self.module.vae, self.trainer.strategy.root_device
-                calibration = fitted(self.config, vae, self.data, size, device)
-                if best is not None:
-                    store_calibration(best, calibration)
-            except VaexError as error:
-                print(f"vaex train: not calibrated: {error}", file=sys.stderr)
-        self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here
+        with closing(self.trainer.loggers, last=False):
+            if self.trainer.is_global_zero:
+                try:
+                    size = getattr(self.data, "eval_batch_size", 64)
+                    vae, device = self.module.vae, self.trainer.strategy.root_device
+                    calibration = fitted(self.config, vae, self.data, size, device)
+                    if best is not None:
+                        store_calibration(best, calibration)
+                except VaexError as error:
+                    print(f"vaex train: not calibrated: {error}", file=sys.stderr)
+            self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here
 
     def test_best(self, folder: Path) -> tuple[str, dict[str, dict[str, float]]]:
         """Validate and test the best checkpoint; return what was measured and the flat metrics of each stage.
@@ -181,22 +183,28 @@ class Run:
         Without a checkpoint the weights are those of the last step; with ``test=false`` the last validation during
         training is all there is.
         """
-        if not self.config.test:
-            return "last validation", {"val": self._flat("val")}
-        best = self.use_best(folder)
         stages = {}
-        with self._closing_loggers():
+        with closing(self.trainer.loggers):
+            if not self.config.test:
+                stages["val"] = self._flat("val")
+                log_stages(self.trainer.loggers, stages)
+                return "last validation", stages
+            best = self.use_best(folder)
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
             stages["test"] |= self._disentanglement(folder)
+            log_stages(self.trainer.loggers, stages)
         return "last weights" if best is None else "best checkpoint", stages
 
     def test(self) -> dict[str, dict[str, float]]:
         """Test the module as it is; return the flat metrics."""
-        with self._closing_loggers():
+        with closing(self.trainer.loggers):
+            log_config(self.trainer.loggers, container(self.config), "evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-            return {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+            stages = {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+            log_stages(self.trainer.loggers, stages)
+        return stages
 
     def _disentanglement(self, folder: Path) -> dict[str, float]:
         metrics, device = container(self.config.metrics), self.trainer.strategy.root_device
@@ -207,15 +215,23 @@ class Run:
         label = score_named(container(self.config.score)).known_as
         return flat_metrics(stage, self.trainer.callback_metrics, label)
 
-    @contextmanager
-    def _closing_loggers(self) -> Iterator[None]:
-        status = "failed"
-        try:
-            yield
-            status = "success"
-        finally:
-            for logger in self.trainer.loggers:
-                logger.finalize(status)
+
+def _step_of(resume: Path) -> int:
+    """Return the optimiser steps that a checkpoint was taken behind.
+
+    Raises:
+        VaexError: when it is damaged; the best one is named, if there is one that can be read.
+    """
+    try:
+        return int(read_checkpoint(resume).get("global_step", 0))
+    except VaexError as error:
+        best = best_checkpoint(resume.parent.parent)
+        if best is None or best == resume:
+            raise
+        read_checkpoint(best)
+        raise VaexError(
+            f"{error} {best.name} beside it is whole: copy it to {resume.name} to go on from there."
+        ) from error
 
 
 def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
@@ -234,8 +250,5 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
         module.start_from(read_checkpoint(stopped_at(config.init)), config.init)
     loggers = build_all(config.get("logger"))
     if resume is not None:
-        step = int(read_checkpoint(resume).get("global_step", 0))
-        for logger in loggers:
-            if isinstance(logger, RunCSVLogger):
-                logger.keep_until(step)
+        keep_until(loggers, _step_of(resume))
     return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.commands.bench_all import measure_all
 from vaex.commands.launch import under_hydra
 from vaex.commands.options import methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
@@ -26,7 +27,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def measure(config: DictConfig) -> None:
-    """Measure ``what`` and write bench_<what>.json and bench_<what>.md into ``out``."""
+    """Measure ``what`` and write bench_<what>.txt, .md and .json into ``out``."""
     parts = {
         "attention": bench_attention,
         "pointing": bench_pointing,
@@ -35,8 +36,11 @@ def measure(config: DictConfig) -> None:
         "train": bench_training,
         "disentanglement": bench_disentanglement,
     }
+    if config.what == "all":
+        measure_all(config, parts)
+        return
     if config.what not in parts:
-        raise unknown("what of vaex bench", str(config.what), parts)
+        raise unknown("what of vaex bench", str(config.what), [*parts, "all"])
     parts[config.what](config)
 
 

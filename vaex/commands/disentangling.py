@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaex.callbacks.pictures import log_picture
+from vaex.callbacks.pictures import log_picture, logged_step
 from vaex.coding import chosen_images, encoded, has_factors
 from vaex.errors import VaexError, unknown
 from vaex.metrics.disentanglement.collection import SCORES, named_metrics
@@ -57,7 +57,7 @@ def disentanglement(
             print(f"vaex: {name} is not measured: {error}", file=sys.stderr)
     logged = {f"disentanglement/test/{name}": value for name, value in values.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(logged, step=trainer.global_step)
+        logger.log_metrics(logged, step=logged_step(trainer))
     if values:
         from vaex.callbacks.disentanglement import information_picture
         from vaex.viz import save_png
@@ -65,5 +65,5 @@ def disentanglement(
         picture = information_picture(table, seed)
         save_png(picture, folder / "figures" / "mutual_information_test.png")
         for logger in trainer.loggers:
-            log_picture(logger, "disentanglement/test/mutual_information", picture, trainer.global_step)
+            log_picture(logger, "disentanglement/test/mutual_information", picture, logged_step(trainer))
     return values

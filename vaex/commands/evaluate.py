@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vaex.checked import call_checked
 from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
 from vaex.errors import VaexError
 
@@ -32,9 +33,8 @@ def test_checkpoint(config: DictConfig) -> None:
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
-    module = module_class(model.config["network"], model.config.get("objective"))(
-        **{**model.config, "seed": config.seed}
-    )
+    kind = module_class(model.config["network"], model.config.get("objective"))
+    module = call_checked(f"The config in {config.ckpt}", kind, {**model.config, "seed": config.seed})
     if config.random_weights:  # what was measured of the data, and not trained, stays
         module.vae.load_state_dict(statistics_of(model), strict=False)
     else:

@@ -39,7 +39,7 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
             told |= {"score": _number(verdict.score), "decision": decision(verdict), "regions": regions}
             document(told)
             for region in regions:
-                table({"image": plain_name(item.name), **region})
+                table({"image": item.name, **region})
             if show and store is not None:
                 store(item.name, score_map)
                 boxes = [region[:4] for region in verdict.regions or ()]
@@ -64,17 +64,12 @@ def decision(verdict: Verdict) -> str | None:
 
 def table_row(item: Item, verdict: Verdict) -> dict[str, Any]:
     """Return the columns of explain.csv that every image has."""
-    row: dict[str, Any] = {"image": plain_name(item.name), "score": verdict.score}
+    row: dict[str, Any] = {"image": item.name, "score": verdict.score}
     if verdict.anomalous is not None:
         row["decision"] = decision(verdict)
     if verdict.anomalous is not None or verdict.regions is not None:
         row["regions"] = len(verdict.regions or ())
     return row
-
-
-def plain_name(name: str) -> str:
-    """Return a file name as a table program shows it, never as a formula."""
-    return name if name[:1] not in "=+-@" else f"'{name}"
 
 
 def _number(value: float) -> float | None:

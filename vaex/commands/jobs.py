@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -147,15 +149,22 @@ def run_telling(command: Sequence[str]) -> tuple[int, str]:
             last = line.strip() if line.startswith("vaex ") else last
             print(line, end="", file=sys.stderr, flush=True)
 
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signals call it
+        raise SystemExit(128 + number)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if here else None  # else this process would leave that one behind
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
     reader = threading.Thread(target=pass_on, daemon=True)
     reader.start()
     try:
         status = process.wait()
     finally:
-        if process.poll() is None:  # Ctrl-C, which reaches that program as well, or another signal, which does not
+        if process.poll() is None:  # Ctrl-C, which reaches that program as well, or SIGTERM, which does not
             process.terminate()
             process.wait()
+        if here:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
         reader.join(timeout=10)  # a process that it left behind may hold the pipe
     return status, last
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.commands.jobs import WATCH, Job, SweepWatch, end_of_sweep
 from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, stored_config
 from vaex.errors import VaexError
-from vaex.runs import find_checkpoint, read_config
+from vaex.runs import read_config
 
 PATHS = (
     *("ckpt", "images", "out", "resume", "init", "runs", "paths.data", "paths.output", "paths.run", "hydra.run.dir"),
@@ -118,11 +118,19 @@ def sweeping(arguments: Sequence[str]) -> list[str]:
     """Return the arguments, with ``--multirun`` where ``sweep=...`` asks for it and no flag asks for another thing.
 
     Where a flag does, as ``--cfg job``, it is asked of the first job, and ``--multirun`` goes.
+
+    Raises:
+        VaexError: for a sweep that is wandb's to run.
     """
+    chosen = value_of(arguments, "sweep") or ""
+    if chosen.startswith("wandb_"):
+        raise VaexError(
+            f"sweep={chosen} is a definition for wandb: run `wandb sweep {conf_dir() / 'sweep' / chosen}.yaml`, then "
+            "the `wandb agent ...` that it names (docs/wandb.md)."
+        )
     if asks(arguments):
         return [first_value(argument) for argument in arguments if argument not in MULTIRUN]
-    more = value_of(arguments, "sweep") and not is_sweep(arguments)
-    return [*arguments, MULTIRUN[1]] if more else list(arguments)
+    return [*arguments, MULTIRUN[1]] if chosen and not is_sweep(arguments) else list(arguments)
 
 
 def first_value(argument: str) -> str:
@@ -191,7 +199,7 @@ def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
     """
     if checkpoint and "," in checkpoint and not Path(checkpoint).expanduser().exists():
         raise VaexError(f"ckpt={checkpoint}: one checkpoint at a time; run the command once for each.")
-    stored = stored_config(read_config(find_checkpoint(checkpoint)).get("run") or {}) if checkpoint else {}
+    stored = stored_config(read_config(checkpoint).get("run") or {}) if checkpoint else {}
     data = stored.get("data") or {}
     if "augmentation" in data:  # so that augmentation=... replaces it
         stored |= {"augmentation": data["augmentation"], "data": {**data, "augmentation": "${augmentation}"}}

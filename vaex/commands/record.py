@@ -8,6 +8,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from vaex import __version__
+from vaex.errors import VaexError
 from vaex.runs import write_json
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -83,7 +85,7 @@ class RunRecord:
     def __init__(self, folder: Path, command: str, seed: int, data: Any) -> None:
         self.path = folder / "run.json"
         self._started = time.monotonic()
-        previous = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        previous = _earlier(self.path)
         self.content: dict[str, Any] = {
             **previous,
             **source_state(),
@@ -105,7 +107,8 @@ class RunRecord:
     ) -> None:
         if kind is None:
             self._write("finished")
-        else:
+            return
+        with suppress(VaexError):  # a full disk, say: what ended the body is told, not that this was in vain too
             self._write("interrupted" if issubclass(kind, KeyboardInterrupt | SystemExit) else "failed")
 
     def _write(self, status: str) -> None:
@@ -113,6 +116,22 @@ class RunRecord:
         self.content["wall_seconds"] = round(sum(s.get("wall_seconds", 0) for s in self.content["sessions"]), 1)
         self.content["status"] = status
         write_json(self.path, self.content)
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """Return what an earlier session wrote, empty where there is none.
+
+    Raises:
+        VaexError: when it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text()) if path.is_file() else {}
+        sessions = content.get("sessions", [])
+        if isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions):
+            return dict(content)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass
+    raise VaexError(f"{path} is damaged; move it away and start the command again, which needs nothing of it.")
 
 
 def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None) -> dict[str, float]:
@@ -133,5 +152,5 @@ def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None
 def write_metrics(folder: Path, **stages: Mapping[str, float]) -> None:
     """Write metrics.json, ``{"val": {...}, "test": {...}}``; stages that are not given stay as they are."""
     path = folder / "metrics.json"
-    previous = json.loads(path.read_text()) if path.is_file() else {}
+    previous = _earlier(path)
     write_json(path, {**previous, **{stage: dict(values) for stage, values in stages.items()}})

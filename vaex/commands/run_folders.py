@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
+from vaex.commands.resuming import read_run_config
 from vaex.errors import VaexError
+from vaex.intake import printable
 from vaex.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def read_results(patterns: Sequence[str]) -> list[Result]:
             config = config_of(folder)
             found.append(read_result(folder, config, origin_of(config)))
         except VaexError as error:
-            print(f"vaex table: left out {error}.", file=sys.stderr)
+            print(f"vaex table: left out {printable(str(error))}.", file=sys.stderr)
     if not found:
         raise VaexError("No run is left: none of the folders holds a metrics.json that can be read.")
     return found
@@ -42,12 +42,13 @@ def config_of(folder: Path) -> dict[str, Any]:
     """Return the config of a run as it was written, nothing in it evaluated; empty where it cannot be read."""
     file = folder / ".hydra" / "config.yaml"
     try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception:  # noqa: BLE001 - yaml and omegaconf raise nearly anything for damaged input
+        return read_run_config(folder)
+    except VaexError:
         if file.exists():
-            print(f"vaex table: {file} cannot be read; the run is called by its folder.", file=sys.stderr)
+            print(
+                f"vaex table: {printable(str(file))} cannot be read; the run is called by its folder.", file=sys.stderr
+            )
         return {}
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def origin_of(config: Mapping[str, Any]) -> dict[str, Any] | None:

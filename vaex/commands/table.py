@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.commands.launch import under_hydra
 from vaex.commands.run_folders import read_results
 from vaex.errors import VaexError, unknown
+from vaex.intake import printable
 from vaex.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def with_category(results: Sequence[Result]) -> list[Result]:
 def say(sentences: Sequence[str]) -> None:
     """Tell what was left out, on stderr."""
     for sentence in sentences:
-        print(f"vaex table: {sentence}.", file=sys.stderr)
+        print(f"vaex table: {printable(sentence)}.", file=sys.stderr)
 
 
 def rendered(grids: Sequence[Grid], form: str, digits: int) -> str:

@@ -12,68 +12,27 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.cluster import answer_requeue_signal, was_requeued
 from vaex.commands.calibrate import most_images
 from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_half_way
-from vaex.commands.launch import quoted, under_hydra, value_of
+from vaex.commands.launch import under_hydra, value_of
+from vaex.commands.processes import shared_arguments
+from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
-from vaex.runs import CHECKPOINTS, LAST, best_checkpoint
+from vaex.runs import best_checkpoint
 
 Optimized = float | tuple[float, ...] | None
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
-    folder = value_of(arguments, "resume")
-    changed = resume_arguments(Path(folder).expanduser(), arguments) if folder else arguments
-    under_hydra("train", fit_and_test, changed, typed=arguments, outcome=measured)
-
-
-MAY_CHANGE = (
-    "trainer.",
-    "callbacks.",
-    "logger.",
-    "paths.",
-    "test",
-    "calibrate",
-    "calibration_images",
-    "optimized_metric",
-    "skip_finished",
-    "pin_gpus",
-)
-"""Keys that a resumed run may set; all others decide what the weights mean."""
-
-
-def resume_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that continue the run in ``folder`` with the config it was started with.
-
-    Raises:
-        VaexError: when the folder is no run folder or has no checkpoint to continue from; for a key or choice that
-            cannot change in the middle of a run.
-    """
-    folder = folder.resolve()
-    if not (folder / ".hydra" / "config.yaml").is_file():
-        raise VaexError(f"Cannot resume {folder}: it is no run's folder (no .hydra/config.yaml); check the path.")
-    if not (folder / CHECKPOINTS / LAST).is_file():
-        raise VaexError(f"Cannot resume {folder}: it holds no {CHECKPOINTS}/{LAST}; start again without resume=.")
-    dropped = ("resume=", "debug=", "hydra.run.dir=", "hydra.output_subdir=")
-    others = [argument for argument in arguments if not argument.lstrip("+").startswith(dropped)]
-    for argument in others:
-        key = argument.lstrip("+~").partition("=")[0]
-        if not argument.startswith("-") and not key.startswith((*MAY_CHANGE, "hydra.")):
-            raise VaexError(
-                f"'{argument}' cannot change in a resumed run, which continues with its own config; start a new run, "
-                f"or set keys of {', '.join(name.rstrip('.') for name in MAY_CHANGE)}."
-            )
-    return [
-        f"resume={quoted(folder)}",
-        f"hydra.run.dir={quoted(folder)}",
-        "hydra/job_logging=none",
-        "hydra/hydra_logging=none",
-        *others,
-        f"--config-path={folder / '.hydra'}",
-        "--config-name=config",
-    ]
+    arguments = shared_arguments(arguments)
+    if not (folder := value_of(arguments, "resume")):
+        under_hydra("train", fit_and_test, arguments, outcome=measured)
+        return
+    with resume_arguments(Path(folder).expanduser(), arguments) as changed:
+        under_hydra("train", fit_and_test, changed, typed=arguments, outcome=measured)
 
 
 def fit_and_test(config: DictConfig) -> Optimized:
@@ -84,27 +43,24 @@ def fit_and_test(config: DictConfig) -> Optimized:
     """
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
-    folder, key = Path(config.paths.run), fingerprint(resolved)
-    resuming = bool(config.resume)
-    if config.get("skip_finished") and not resuming:
-        finished = finished_run(key, folder, Path(config.paths.output))
-        if finished is not None:
-            print(f"vaex train: skipped: this run finished in {finished}", file=sys.stderr)
-            stand_in(folder, finished)
-            return measured(config, finished)
-        resuming = stopped_half_way(folder, key)
-        if resuming:
-            print(f"vaex train: this run stopped half-way and goes on in {folder}", file=sys.stderr)
+    folder, identity = Path(config.paths.run), fingerprint(resolved)
+    finished, resuming = earlier_run(config, folder, identity)
+    if finished is not None:
+        print(f"vaex train: skipped: this run finished in {finished}", file=sys.stderr)
+        stand_in(folder, finished)
+        return measured(config, finished)
     most_images(config)
+    answer_requeue_signal()
     # From here on torch is imported
     from vaex.commands import assembly
+    from vaex.commands.interruption import alone_in, ending_signals
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.scores import needs_calibration
 
     calibrating = bool(config.get("calibrate", True))  # a run from before the key is resumed with it
     if needs_calibration(resolved["score"]) and not calibrating:
         raise VaexError(f"score={config.score.name} needs a calibrated model; leave calibrate=true.")
-    last = folder / CHECKPOINTS / LAST if resuming else None
+    last = last_checkpoint(folder) if resuming else None
     run = assembly.assemble(config, resume=last)
     if not run.trainer.is_global_zero:
         run.fit(last)
@@ -121,24 +77,44 @@ def fit_and_test(config: DictConfig) -> Optimized:
             raise
         print(f"vaex train: skipped: {error}", file=sys.stderr)
         return None
-    record = RunRecord(folder, command_line(), config.seed, run.data)
-    record.content["config"] = key
-    with record:
-        try:
-            run.fit(last)
-            if calibrating:
-                run.calibrate(folder)
-            title, stages = run.test_best(folder)
-        except (KeyboardInterrupt, SystemExit):
-            if (folder / CHECKPOINTS / LAST).is_file():
+    with alone_in(folder), ending_signals() as signals:
+        if config.resume:
+            keep_config(folder, config)
+        record = RunRecord(folder, command_line(), config.seed, run.data)
+        record.content["config"] = identity
+        with record:
+            try:
+                run.fit(last)
+                if calibrating:
+                    run.calibrate(folder)
+                title, stages = run.test_best(folder)
+            except (KeyboardInterrupt, SystemExit) as stop:
                 again = shlex.join(["vaex", "train", f"resume={folder}"])
                 print(f"Stopped at step {run.trainer.global_step}. Continue with: {again}", file=sys.stderr)
-            raise
-        write_metrics(folder, **stages)
-        best = best_checkpoint(folder)
-        record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
+                number = signals.behind(stop, vars(run.trainer)["callbacks"])
+                if number is None:
+                    raise
+                raise SystemExit(128 + number) from None
+            write_metrics(folder, **stages)
+            best = best_checkpoint(folder)
+            record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
     report(folder, stages, title)
     return optimized(config, stages)
+
+
+def earlier_run(config: DictConfig, folder: Path, key: str) -> tuple[Path | None, bool]:
+    """Return the folder of a finished run that this one would repeat, and else whether this one goes on.
+
+    That is asked with ``skip_finished``, and of ``folder`` alone where SLURM runs the job again.
+    """
+    skip, again = bool(config.get("skip_finished")), was_requeued()
+    if config.resume or not (skip or again):
+        return None, bool(config.resume)
+    finished = finished_run(key, folder, *([Path(config.paths.output)] if skip else []))
+    stopped = finished is None and stopped_half_way(folder, key)
+    if stopped:
+        print(f"vaex train: this run stopped half-way and goes on in {folder}", file=sys.stderr)
+    return finished, stopped
 
 
 def command_line() -> str:

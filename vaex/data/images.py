@@ -15,6 +15,9 @@ from vaex.errors import VaexError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 """File names that are taken for images; others in a folder are left alone."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
+"""What a file may hold, whatever its name says: Pillow would start Ghostscript for PostScript, and knows forty more."""
+
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -72,7 +75,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """
     channels, height, width = shape
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I") or image.mode == "F":  # wider than 8 bits
                 planes = np.repeat(_wide_grey(image, width, height)[None], channels, axis=0)
@@ -135,7 +138,7 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
     """
     height, width = size
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             turned = ImageOps.exif_transpose(opened)
             wide = turned.mode.startswith("I") or turned.mode == "F"
             values = np.asarray(turned if wide else _on_black(turned).convert("L"), dtype=np.float32)
@@ -174,6 +177,6 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _displayed_size(path: Path) -> tuple[int, int]:
     """Return (width, height) as EXIF turns the image, from its header alone."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else image.size

@@ -71,6 +71,12 @@ class ImageDataModule(pl.LightningDataModule):
             raise VaexError(f"The {split} split of {type(self).__name__} has no images; check its size and filters.")
         training = split == "train"
         trainer = self.trainer
+        processes = trainer.world_size if trainer else 1
+        if not training and len(dataset) < processes:
+            raise VaexError(
+                f"The {split} split of {type(self).__name__} has {len(dataset)} images for {processes} processes; each "
+                "needs one at least: use fewer processes, or a larger split."
+            )
         loader = ResumableLoader(
             dataset,
             batch_size=self.batch_size if training else self.eval_batch_size,
@@ -78,14 +84,14 @@ class ImageDataModule(pl.LightningDataModule):
             drop_last=training and self.drop_last,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            world_size=processes,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
         )
         if training and len(loader) == 0:
             raise VaexError(
                 f"{len(dataset)} training images make no whole batch of {self.batch_size} for each of "
-                f"{trainer.world_size if trainer else 1} processes; lower data.batch_size, or set data.drop_last=false."
+                f"{processes} processes; lower data.batch_size, or set data.drop_last=false."
             )
         return loader
 

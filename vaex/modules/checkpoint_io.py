@@ -30,6 +30,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name and none of its bytes
             temporary.replace(target)
         except (OSError, RuntimeError) as error:  # torch wraps a failing write in a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__

@@ -15,8 +15,10 @@ def module_class(network: Mapping[str, Any], objective: Mapping[str, Any] | None
     """Return the LightningModule that trains a network by an objective, both configs ``{"name": ..., ...}``.
 
     Raises:
-        VaexError: for a feature VAE by FactorVAE.
+        VaexError: for a feature VAE by FactorVAE; for an objective that is no mapping.
     """
+    if not isinstance(objective or {}, Mapping):
+        raise VaexError(f"The objective must be a mapping such as {{name: beta_vae}}, got {objective!r}.")
     features = network.get("name") in ("feature_vae", "feature_grid")
     if (objective or {}).get("name") != "factor_vae":
         return FeatureVAEModule if features else VAEModule

@@ -139,7 +139,7 @@ class FactorVAEModule(VAEModule):
         # After the VAE's own pass: autocast keeps the weights that it cast, with a graph only if the first pass has one
         found = discriminator_terms(logits, self.discriminator(self._permuted(second["image"], batch_idx)))
         parts = {**terms.parts, "discriminator_loss": found.loss, "discriminator_accuracy": found.accuracy}
-        self._check("loss", Terms(terms.total + found.loss, parts), batch_idx)
+        self.check_finite("loss", terms.total + found.loss, batch_idx)
         self._log("train", Terms(terms.total, parts), len(first["image"]))
         self._update(terms.total, found.loss, batch_idx)
         return terms.total.detach()
@@ -150,11 +150,11 @@ class FactorVAEModule(VAEModule):
             images = images.contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images)
         codes = gathered(posterior.sample())  # (R B, D)
+        ranks = len(codes) // len(images)
         # The same permutation in all processes, each of which keeps its rows
         seed = step_seed(self.hparams["seed"], "permutation", self.current_epoch, batch_idx)
         permuted = permuted_latents(codes, torch.Generator().manual_seed(seed))
-        start = self.global_rank * len(images) if len(permuted) > len(images) else 0
-        return permuted[start : start + len(images)]
+        return permuted[self.global_rank % ranks :: ranks]
 
     def _terms(self, batch: Batch, step: int = AFTER_TRAINING) -> Terms:
         terms, output = self._judged(batch, step)

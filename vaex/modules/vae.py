@@ -5,20 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from numbers import Integral, Real
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
+from vaex.modules.agreement import AgreeingModule
 from vaex.modules.dataset_size import tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
+from vaex.modules.plain_values import plain
 from vaex.modules.starting import take_moments, take_weights
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
@@ -29,7 +28,7 @@ def step_seed(*parts: int | str) -> int:
     return zlib.crc32(":".join(map(str, parts)).encode())
 
 
-class VAEModule(pl.LightningModule):
+class VAEModule(AgreeingModule):
     """Train a VAE built from plain dicts (see `vaex.build`), so that its checkpoint rebuilds itself.
 
     ``network`` is ``{"name": "conv", "shape": [1, 64, 64], "latents": 10, ...}``, ``objective``
@@ -160,30 +159,23 @@ class VAEModule(pl.LightningModule):
     def _log(self, stage: str, terms: Terms, count: int) -> None:
         values = {f"{stage}/loss": terms.total, **{f"{stage}/{name}": value for name, value in terms.parts.items()}}
         training = stage == "train"
+        # A float: of whole numbers Lightning rounds the mean over processes down, and divides the sums by that
+        weight: Any = float(count)
         self.log_dict(
             {name: value.detach() for name, value in values.items()},
             on_step=training,
             on_epoch=not training,
-            batch_size=count,
+            batch_size=weight,
             sync_dist=not training,
         )
         if training:
             self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
 
-    def _check(self, name: str, terms: Terms, batch_idx: int) -> None:
-        # All ranks stop together: one that stopped alone would leave the others waiting for its gradients
-        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(terms.total)), all=True):
-            raise VaexError(
-                f"The {name} is {terms.total.item()} at step {self.global_step} (epoch {self.current_epoch}, "
-                f"batch {batch_idx}): training stops and the last good checkpoint is kept; lower optim.lr, set "
-                "trainer.gradient_clip_val, or check the images for NaN."
-            )
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, () in nats per image."""
         self._seed("train", batch_idx)
         terms = self._terms(batch, self.global_step)
-        self._check("loss", terms, batch_idx)
+        self.check_finite("loss", terms.total, batch_idx)
         self._log("train", terms, len(batch["image"]))
         return terms.total
 
@@ -194,14 +186,16 @@ class VAEModule(pl.LightningModule):
         left out unless the objective learns from them: what is trained on normal images is judged by normal ones.
         """
         normal = batch if "mask" in self.objective.needs else normal_part(batch)
-        if normal is None:
+        if normal is None and self.trainer.world_size == 1:
             return
-        batch = normal
         self._seed("val", batch_idx)
-        terms = self._terms(batch)
-        if self.trainer.state.fn == TrainerFn.FITTING:  # before a checkpoint of these weights counts as the best
-            self._check("validation loss", terms, batch_idx)
-        self._log("val", terms, len(batch["image"]))
+        terms = self._terms(batch if normal is None else normal)
+        if normal is None:  # a process without normal images takes part in the average of the others, with no weight
+            none = {name: torch.zeros_like(value) for name, value in terms.parts.items()}
+            self._log("val", Terms(torch.zeros_like(terms.total), none), 0)
+            return
+        self.note_validation_loss(terms.total, batch_idx)
+        self._log("val", terms, len(normal["image"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
@@ -237,19 +231,3 @@ def normal_part(batch: Batch) -> Batch | None:
         return None
     part: Any = {name: value[normal] for name, value in batch.items() if isinstance(value, Tensor)}
     return part  # type: ignore[no-any-return]
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` with mappings as dicts and sequences as lists, all the way down, as checkpoints need it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple) or type(value).__name__ == "ListConfig":
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    # Of a subclass such as np.float64 or an enum the plain value: `weights_only` reads no others
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Real):
-        return int(value) if isinstance(value, Integral) else float(value)
-    raise VaexError(f"A config holds plain values only (text, numbers, lists, mappings), got {type(value).__name__}.")

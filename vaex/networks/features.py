@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,10 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, blocks: Sequence[int]) -> None:
         super().__init__()
+        if not re.fullmatch(r"[\w.-]+", name):  # timm also takes addresses of strangers' models, and folders
+            raise VaexError(
+                f"network.backbone={TIMM}{name} must be the plain name of a model of timm, such as {TIMM}resnet18."
+            )
         try:
             timm: Any = importlib.import_module("timm")  # no extra of vaex: for those who have it
         except ImportError as error:

@@ -25,7 +25,7 @@ def started(module: nn.Module, init: str) -> None:
     if init == "torch":
         return
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.is_meta:
             nn.init.normal_(layer.weight, 0.0, 0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

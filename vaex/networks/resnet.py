@@ -20,7 +20,8 @@ WIDTHS = (64, 128, 256, 512)
 def convolution(inner: int, outer: int, kernel: int, stride: int = 1, *, norm: str) -> list[nn.Module]:
     """Return a convolution that keeps the cells but for ``stride``, and the normalisation behind it, if any."""
     conv = nn.Conv2d(inner, outer, kernel, stride, kernel // 2, bias=norm == "none")  # a norm has a bias of its own
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if not conv.weight.is_meta:  # which holds no numbers, and would import a compiler to draw them
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     layer = normalisation(norm, outer)
     return [conv] if layer is None else [conv, layer]
 

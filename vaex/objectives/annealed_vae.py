@@ -7,6 +7,7 @@ from torch import Tensor
 from vaex.errors import VaexError
 from vaex.objectives.codes import check_weights
 from vaex.objectives.elbo import elbo_terms
+from vaex.objectives.gathering import joint_mean
 from vaex.objectives.terms import Terms
 from vaex.types import Batch, VAEOutput
 
@@ -14,9 +15,9 @@ from vaex.types import Batch, VAEOutput
 class AnnealedVAE:
     """Reconstruction + ``gamma`` |KL - C|, where C rises from 0 to ``capacity`` nats in ``steps`` optimiser steps.
 
-    KL is the batch's mean, summed over latents (of a latent grid also over cells). Its parts are those of the ELBO and
-    ``capacity``, C in nats. The defaults are those of the paper for dSprites. With C = 0 it is the beta-VAE of beta =
-    gamma. Neither free bits nor a warm-up: C is both.
+    KL is the mean over the batches of all processes, summed over latents (of a latent grid also over cells). Its parts
+    are those of the ELBO and ``capacity``, C in nats. The defaults are those of the paper for dSprites. With C = 0 it
+    is the beta-VAE of beta = gamma. Neither free bits nor a warm-up: C is both.
 
     Source: Burgess et al., "Understanding disentangling in beta-VAE", 2018, Eq. 8; annealed as in disentanglement_lib.
 
@@ -42,5 +43,5 @@ class AnnealedVAE:
         parts = elbo_terms(images, output).parts
         del parts["beta"]
         capacity = self.capacity_at(step)
-        total = parts["reconstruction"] + self.gamma * (parts["kl"] - capacity).abs()
+        total = parts["reconstruction"] + self.gamma * (joint_mean(parts["kl"], step) - capacity).abs()
         return Terms(total, {**parts, "capacity": parts["kl"].new_tensor(capacity)})

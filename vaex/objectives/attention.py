@@ -20,6 +20,7 @@ from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
 from vaex.metrics.overlap import positive_part, safe_ratio
 from vaex.networks.vae import VAE
+from vaex.objectives.gathering import joint_mean, joint_sum
 from vaex.objectives.terms import AFTER_TRAINING, Objective, Terms
 from vaex.objectives.warmup import Warmup
 from vaex.types import Batch, Posterior, VAEOutput
@@ -107,11 +108,14 @@ class _SharedMass(torch.autograd.Function):
         return result.add_(both[..., None]), None
 
 
-def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = False) -> Tensor:
+def mean_pair_overlap(
+    maps: Tensor, distances: Iterable[int], pooled: bool = False, step: int = AFTER_TRAINING
+) -> Tensor:
     """Return the overlap of maps i and i + d for every d of ``distances``, averaged: () in [0, 1].
 
-    ``maps`` is (B, T, h, w). The ratio is taken per image and pair, or with ``pooled`` per pair over the whole batch;
-    two empty maps give 0 and no gradient. Differentiable twice; holds O(B T h w) values for the backward pass.
+    ``maps`` is (B, T, h, w). The ratio is taken per image and pair, or with ``pooled`` per pair over the whole batch,
+    that of all processes at optimiser step ``step``; two empty maps give 0 and no gradient. Differentiable twice; holds
+    O(B T h w) values for the backward pass.
 
     Source: Liu et al., CVPR 2020, Eq. 5.
     Differs: the paper has one pair; two empty maps are undefined there (0 / 0).
@@ -130,7 +134,7 @@ def mean_pair_overlap(maps: Tensor, distances: Iterable[int], pooled: bool = Fal
     part = 2 * _SharedMass.apply(flat, distances)  # type: ignore[no-untyped-call]  # (B, P)
     total = torch.cat([mass[:, :-d] + mass[:, d:] for d in distances], 1)  # (B, P)
     if pooled:
-        part, total = part.sum(0), total.sum(0)  # (P,)
+        part, total = joint_sum(torch.stack([part.sum(0), total.sum(0)]), step)  # (P,) each
     return safe_ratio(part, total).mean()
 
 
@@ -143,9 +147,12 @@ def random_pair(count: int, step: int, seed: int = 0) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))[:2].tolist()
 
 
-def most_active_pair(posterior: Posterior) -> list[int]:
-    """Return the two latents of the largest KL to N(0, 1), averaged over the batch and summed over a grid's cells."""
-    kl = posterior.kl_to_normal().detach().mean(0)  # (D,) or (D, h, w)
+def most_active_pair(posterior: Posterior, step: int = AFTER_TRAINING) -> list[int]:
+    """Return the two latents of the largest KL to N(0, 1), averaged over the batch and summed over a grid's cells.
+
+    The batch is that of all processes at optimiser step ``step``, so that all compare the same latents.
+    """
+    kl = joint_mean(posterior.kl_to_normal().detach().mean(0), step)  # (D,) or (D, h, w)
     return kl.reshape(len(kl), -1).sum(1).topk(2).indices.tolist()
 
 
@@ -198,7 +205,7 @@ class AttentionDisentanglement:
     def _latents(self, output: VAEOutput, step: int) -> list[int] | None:
         if self.term.pairs == "random" and step != AFTER_TRAINING:
             return random_pair(output.posterior.mean.shape[1], step, self.seed)
-        return most_active_pair(output.posterior) if self.term.pairs == "most_active" else None
+        return most_active_pair(output.posterior, step) if self.term.pairs == "most_active" else None
 
     def overlap(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
         """Return the overlap of the pairs of optimiser step ``step``, () in [0, 1], with its graph.
@@ -217,7 +224,7 @@ class AttentionDisentanglement:
         maps = attention_maps(activation, targets, create_graph=True)
         maps = resize_maps(maps, self.term.size, (images.shape[-2], images.shape[-1]))
         every = latents is None and self.term.pairs != "neighbours"
-        return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled)
+        return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled, step)
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``."""

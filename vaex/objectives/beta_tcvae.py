@@ -123,7 +123,7 @@ class BetaTCVAE(ELBO):
         if self.dataset_size is None:
             raise VaexError("objective=beta_tcvae needs the number of training images; set objective.dataset_size.")
         factor = self.warmup(step)
-        total, parts = elbo_terms(images, output, factor, self.free_bits)
+        total, parts = elbo_terms(images, output, factor, self.free_bits, step)
         z, mean, logvar = (all_codes(part, "beta_tcvae", step) for part in (output.z, *output.posterior))
         found = decomposition(z, mean, logvar, self.dataset_size, self.estimator)
         for weight, value in zip(self.weights, found, strict=True):

@@ -67,7 +67,7 @@ class DIPVAEI(ELBO):
             VaexError: for latent grids, and for a batch of one image.
         """
         factor = self.warmup(step)
-        total, parts = elbo_terms(images, output, factor, self.free_bits)
+        total, parts = elbo_terms(images, output, factor, self.free_bits, step)
         off_diagonal, diagonal = identity_penalties(self.covariance(output, step))
         total = total + factor * (self.off_diagonal * off_diagonal + self.diagonal * diagonal)
         return Terms(total, {**parts, "dip_off_diagonal": off_diagonal, "dip_diagonal": diagonal})

@@ -9,29 +9,35 @@ import torch
 from torch import Tensor
 
 from vaex.errors import VaexError
-from vaex.objectives.terms import Terms
+from vaex.objectives.gathering import joint_mean
+from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.objectives.warmup import Warmup
 from vaex.types import Batch, VAEOutput
 
 
-def free_bits_kl(kl: Tensor, free_bits: float) -> Tensor:
+def free_bits_kl(kl: Tensor, free_bits: float, step: int = AFTER_TRAINING) -> Tensor:
     """Sum over latents of max(``free_bits``, KL averaged over the batch), () in nats; ``kl`` is (B, D).
+
+    The batch is that of all processes at optimiser step ``step``; after training each has its own.
 
     Source: Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016, Eq. 15,
     with one latent per group.
     """
-    return kl.mean(0).clamp(min=free_bits).sum()
+    return joint_mean(kl.mean(0), step).clamp(min=free_bits).sum()
 
 
-def elbo_terms(images: Tensor, output: VAEOutput, beta: float = 1.0, free_bits: float = 0.0) -> Terms:
+def elbo_terms(
+    images: Tensor, output: VAEOutput, beta: float = 1.0, free_bits: float = 0.0, step: int = AFTER_TRAINING
+) -> Terms:
     """Return -log p(x|z) + ``beta`` KL(q(z|x) || p(z)), averaged over the batch, in nats per image.
 
     The parts ``reconstruction`` and ``kl`` are unweighted and without free bits, so that they compare across runs.
+    ``step`` is that of `free_bits_kl`.
     """
     reconstruction = -output.likelihood.log_prob(images).mean()
     kl = output.kl.float() if output.kl.dtype != torch.float64 else output.kl
     total_kl = kl.flatten(1).sum(1).mean()
-    penalty = free_bits_kl(kl, free_bits) if free_bits > 0 else total_kl
+    penalty = free_bits_kl(kl, free_bits, step) if free_bits > 0 else total_kl
     parts = {
         "reconstruction": reconstruction,
         "kl": total_kl,
@@ -61,4 +67,4 @@ class ELBO:
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``."""
-        return elbo_terms(images, output, self.beta * self.warmup(step), self.free_bits)
+        return elbo_terms(images, output, self.beta * self.warmup(step), self.free_bits, step)

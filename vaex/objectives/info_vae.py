@@ -107,7 +107,7 @@ class InfoVAE(ELBO):
             VaexError: for latent grids, and for a batch of one image.
         """
         factor = self.warmup(step)
-        total, parts = elbo_terms(images, output, factor * (1 - self.alpha), self.free_bits)
+        total, parts = elbo_terms(images, output, factor * (1 - self.alpha), self.free_bits, step)
         codes = all_codes(output.z, "info_vae", step)
         drawn = gathered(torch.randn_like(output.z, dtype=codes.dtype), step)  # each process draws its share
         distance = mmd(codes, drawn, self.kernel, self.bandwidth)

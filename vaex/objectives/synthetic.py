@@ -13,7 +13,8 @@ from vaex.attention.methods import signed_root
 from vaex.attention.targets import target_named
 from vaex.attention.values import target_values
 from vaex.errors import VaexError, unknown
-from vaex.objectives.terms import Terms
+from vaex.objectives.gathering import joint_sum
+from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, Posterior, VAEOutput
 
 MAPS = ("attention", "direct")
@@ -35,18 +36,19 @@ def direct_map(mean: Tensor) -> Tensor:
     return signed_root(mean.square().mean(1, keepdim=True))
 
 
-def balanced_cross_entropy(logits: Tensor, share: Tensor, least: float) -> Tensor:
+def balanced_cross_entropy(logits: Tensor, share: Tensor, least: float, step: int = AFTER_TRAINING) -> Tensor:
     """Return the cross-entropy of cells (B, 1, h, w), () in nats, with as much weight on defects as on what is normal.
 
     Where the ``share`` of a cell that is defective is ``least`` or more, the cell is to be found; where it is 0, not;
-    those between do not count. Without cells of one kind that half is 0.
+    those between do not count. Without cells of one kind that half is 0. The cells are those of all processes at
+    optimiser step ``step``; after training each has its own.
     """
-    found, normal = share >= least, share == 0
-    costs = logits.new_zeros(())
-    for cells, sign in ((found, -1), (normal, 1)):
+    sums = []
+    for cells, sign in ((share >= least, -1), (share == 0, 1)):
         weights = cells.to(logits)
-        costs = costs + 0.5 * (weights * F.softplus(sign * logits)).sum() / weights.sum().clamp(min=1)
-    return costs
+        sums.append(torch.stack([(weights * F.softplus(sign * logits)).sum(), weights.sum()]))
+    costs, counts = joint_sum(torch.stack(sums), step).unbind(1)  # (2,), (2,)
+    return (0.5 * costs / counts.clamp(min=1)).sum()
 
 
 class SyntheticAttention:
@@ -123,16 +125,18 @@ class SyntheticAttention:
         maps = self.maps(output)
         with torch.no_grad():
             share = F.adaptive_avg_pool2d(batch["mask"].float(), (maps.shape[-2], maps.shape[-1]))
-        defect = balanced_cross_entropy(self.scale * maps + self.offset, share, self.least)
-        reconstruction = self._reconstruction(images, output, batch)
+        defect = balanced_cross_entropy(self.scale * maps + self.offset, share, self.least, step)
+        reconstruction = self._reconstruction(images, output, batch, step)
         kl = output.kl.float().flatten(1).sum(1).mean()
         values = output.reconstruction[0].numel()
         parts = {"defect": defect, "reconstruction": reconstruction, "kl": kl}
         return Terms(defect + self.elbo / values * (reconstruction + self.beta * kl), parts)
 
     @staticmethod
-    def _reconstruction(images: Tensor, output: VAEOutput, batch: Batch) -> Tensor:
+    def _reconstruction(images: Tensor, output: VAEOutput, batch: Batch, step: int) -> Tensor:
         if "clean" in batch:
             return -output.likelihood.log_prob(batch["clean"]).mean()
         normal = (batch["mask"].flatten(1).amax(1) == 0).float()
-        return -(normal * output.likelihood.log_prob(images)).sum() / normal.sum().clamp(min=1)
+        sums = torch.stack([(normal * output.likelihood.log_prob(images)).sum(), normal.sum()])
+        found = joint_sum(sums, step)
+        return -found[0] / found[1].clamp(min=1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vaex.intake import harmless_cell
 from vaex.reporting.summary import Summary
 from vaex.reporting.table import Table
 
@@ -62,7 +63,7 @@ def csv_text(grids: Sequence[Grid]) -> str:
     heads = list(dict.fromkeys(head for grid in grids for head in grid.heads))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["table", *heads, "column", "mean", "std", "low", "high", "n"])
+    writer.writerow(["table", *map(harmless_cell, heads), "column", "mean", "std", "low", "high", "n"])
     for grid in grids:
         for label, cells in zip(grid.labels, grid.cells, strict=True):
             told = dict(zip(grid.heads, label, strict=True))
@@ -71,13 +72,8 @@ def csv_text(grids: Sequence[Grid]) -> str:
                     continue
                 numbers = [cell.mean, cell.std, cell.low, cell.high, len(cell.values) or None]
                 texts = [grid.title, *(told.get(head, "") for head in heads), column]
-                writer.writerow([*map(harmless, texts), *("" if n is None else repr(n) for n in numbers)])
+                writer.writerow([*map(harmless_cell, texts), *("" if n is None else repr(n) for n in numbers)])
     return stream.getvalue()
-
-
-def harmless(text: str) -> str:
-    """Return ``text``, with an apostrophe in front where a spreadsheet would run it as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def picture(grids: Sequence[Grid]) -> Figure:

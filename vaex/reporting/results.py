@@ -21,6 +21,10 @@ SKIPPED = "skipped.json"
 """File of a folder whose run was not repeated: ``{"finished": FOLDER}``, relative, is where it lies."""
 
 
+MOST_REFERENCES = 4
+"""Other keys that a text may name; more, and they could multiply without end. Those of vaex's config name three."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One run: ``measures`` by stage, ``config`` flat and settled, ``raw`` the same as it was written."""
@@ -149,7 +153,7 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _settled(value: Any, raw: Mapping[str, Any], depth: int = 0) -> Any:
     """Put in the values of other keys, such as ``${data.category}``; nothing else is ever evaluated."""
-    if not isinstance(value, str) or depth > 8:
+    if not isinstance(value, str) or depth > 8 or value.count("${") > MOST_REFERENCES:
         return value
     whole = re.fullmatch(r"\$\{([\w./]+)\}", value)
     if whole and whole.group(1) in raw:

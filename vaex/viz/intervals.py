@@ -57,14 +57,16 @@ def intervals_figure(labels: Sequence[str], panels: Sequence[tuple[str, Series]]
                     axis.plot([entry.low, entry.high], [row + shift] * 2, color=color, linewidth=3, alpha=0.3)
                 axis.plot([entry.mean], [row + shift], marker="|", markersize=9, color=color, linestyle="none")
                 axis.plot(entry.values, [row + shift] * len(entry.values), "o", markersize=3, color=color)
-        axis.set_xlabel(title)
+        axis.set_xlabel(title, parse_math=False)  # names may hold dollar signs
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
-    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].set_yticks(range(len(labels)), labels, parse_math=False)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     if len(names) > 1:
         for position, name in enumerate(names):
             axes[-1].plot([], [], "o", markersize=3, color=colormaps["tab10"](position % 10), label=name)
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+        legend = axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     figure.set_layout_engine("constrained")
     return figure

@@ -32,12 +32,12 @@ def matrix_figure(
     axes = figure.subplots()
     top = max(float(array.max()), 1e-12)
     shown = axes.imshow(array, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns, parse_math=False)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
     for row, column in np.ndindex(*array.shape):
         value = array[row, column]
         color = "white" if value > 0.6 * top else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
-    axes.set_title(title, fontsize=9)
-    figure.colorbar(shown, ax=axes, label=scale)
+    axes.set_title(title, fontsize=9, parse_math=False)
+    figure.colorbar(shown, ax=axes).set_label(scale, parse_math=False)
     return figure

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing
 
 import vaex.metrics.disentanglement as package
 from tests.metrics.disentanglement.conftest import Case, grid
+from tests.pairs import run_pair
 from vaex.errors import VaexError
 from vaex.metrics import DisentanglementMetrics
 from vaex.metrics.disentanglement.collection import SCORES, USUAL, all_scores, named_metrics
@@ -62,17 +62,14 @@ def test_states_merge() -> None:
 
 
 def _process(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     metric = DisentanglementMetrics(["mig"])
     rows = slice(0, 300) if rank == 0 else slice(300, None)  # parts of different lengths
     metric.update(CODES[rows], FACTORS[rows])
     torch.save(metric.compute(), Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_processes_are_put_together(tmp_path: Path) -> None:
-    multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)
+    run_pair(_process, str(tmp_path))
     whole = all_scores(CODES, FACTORS, ["mig"])["mig"]
     for rank in (0, 1):
         assert float(torch.load(tmp_path / f"{rank}.pt")["mig"]) == pytest.approx(whole, abs=1e-6)
