@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from vaex.cli import main
 from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_half_way
+from vaex.commands.train import earlier_run
 
 CONFIG: dict[str, Any] = {
     "name": "a",
@@ -90,6 +92,34 @@ def test_a_run_that_can_go_on(tmp_path: Path) -> None:
     assert not stopped_half_way(tmp_path / "nowhere", "k")
 
 
+@pytest.mark.parametrize(
+    ("asked", "requeued", "status", "expected"),
+    [
+        (True, False, "finished", ("elsewhere", False)),
+        (True, False, "running", ("elsewhere", False)),  # another one finished
+        (False, True, "running", (None, True)),  # SLURM runs the job again: its own folder counts
+        (False, True, "finished", ("own", False)),
+        (False, False, "running", (None, False)),
+    ],
+)
+def test_when_a_run_looks_at_earlier_ones(
+    asked: bool,
+    requeued: bool,
+    status: str,
+    expected: tuple[str | None, bool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = recorded(tmp_path / "own", {"config": "k", "status": status}, metrics=status == "finished", last=True)
+    recorded(tmp_path / "outputs/elsewhere", {"config": "k", "status": "finished"})
+    monkeypatch.setattr("vaex.commands.train.was_requeued", lambda: requeued)
+    content = {"skip_finished": asked, "resume": None, "paths": {"output": f"{tmp_path}/outputs"}}
+    folder = own if not asked else tmp_path / "new"
+    finished, goes_on = earlier_run(OmegaConf.create(content), folder, "k")
+    assert (finished.name if finished else None, goes_on) == expected
+    assert earlier_run(OmegaConf.create({**content, "resume": "x"}), folder, "k") == (None, True)
+
+
 def test_a_folder_that_ran_itself_points_nowhere(tmp_path: Path) -> None:
     stand_in(tmp_path, tmp_path / "x" / "..")
     assert not list(tmp_path.iterdir())
@@ -117,7 +147,7 @@ def test_a_sweep_that_is_repeated_trains_what_is_left(
     assert main(["train", "-m", "seed=0,1", *sweep]) == 0
     folder, whole = tmp_path / "outputs/s/seed1", weights(tmp_path / "outputs/s/seed1")
     record = json.loads((folder / "run.json").read_text())
-    again = [*SMALL, "+callbacks.ema.decay=0.9", "seed=1", "trainer.max_steps=5", "test=false", "calibrate=false", "hydra.run.dir=outputs/s/seed1"]
+    again = [*SMALL, "seed=1", "trainer.max_steps=5", "test=false", "calibrate=false", "hydra.run.dir=outputs/s/seed1"]
     for file in [*folder.rglob("*.ckpt"), folder / "metrics.json", folder / "metrics.csv", folder / "run.json"]:
         file.unlink()
     assert main(["train", *again]) == 0

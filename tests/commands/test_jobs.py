@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,21 @@ def test_a_program_does_not_outlive_the_job_that_is_stopped(monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         run_telling([sys.executable, "-c", "import time; time.sleep(60)"])
     assert started[0].poll() is not None
+
+
+def test_sigterm_ends_the_program_first(tmp_path: Path) -> None:
+    """The process that waits for it gets the signal alone, and the program below must not be left behind."""
+    below = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    script = f"import sys; from vaex.commands.jobs import run_telling; run_telling([sys.executable, '-c', {below!r}])"
+    waiting = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    waiting.terminate()
+    assert waiting.wait(timeout=60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_job_that_arrives_in_another_process_can_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
