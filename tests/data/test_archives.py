@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vaex.data import archives
 from vaex.data.archives import unpack_archive
 from vaex.errors import VaexError
 
@@ -124,3 +127,43 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"a file")
     with pytest.raises(VaexError, match="Cannot unpack"):
         unpack_archive(packed(tmp_path / "a.zip"), tmp_path / "out")
+
+
+def test_a_header_that_unpacks_to_gigabytes_is_not_read(tmp_path: Path) -> None:
+    """An extended header of 1 GB of zeros takes 1 MB in the file; it is not even unpacked here, only claimed."""
+    for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        header = tarfile.TarInfo("x")
+        header.type, header.size = kind, 2**30
+        with gzip.open(tmp_path / "x.tar.gz", "wb") as file:
+            file.write(header.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 22))
+        tracemalloc.start()
+        with pytest.raises(VaexError, match="a header of 1073741824 bytes"):
+            unpack_archive(tmp_path / "x.tar.gz", tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**22
+    assert files(tmp_path / "out") == {}
+
+
+def test_more_files_than_a_disk_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    for name in ("x.tar.gz", "x.zip"):
+        assert unpack_archive(packed(tmp_path / name, {f"{i}": b"" for i in range(3)}), tmp_path / f"good{name}")
+        with pytest.raises(VaexError, match="holds more than 3 files and folders"):
+            unpack_archive(packed(tmp_path / name, {f"{i}": b"" for i in range(4)}), tmp_path / "out")
+    assert files(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.xz", "x.zip"])
+def test_a_bomb_stops_at_the_limit(name: str, tmp_path: Path) -> None:
+    bomb = packed(tmp_path / name, {"zeros": bytes(1 << 24)})
+    assert bomb.stat().st_size < 1 << 16
+    with pytest.raises(VaexError, match="holds more than the limit in bytes"):
+        unpack_archive(bomb, tmp_path / "out", size_limit=1 << 20)
+    assert files(tmp_path / "out") == {}
+
+
+def test_a_long_name_within_reason_arrives(tmp_path: Path) -> None:
+    name = "/".join(["n" * 200] * 3)
+    unpack_archive(packed(tmp_path / "x.tar.gz", {name: b"x"}), tmp_path / "out")
+    assert files(tmp_path / "out") == {name: b"x"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaex.data.images import image_files, image_size, read_image
+from vaex.data.images import image_files, image_size, read_image, read_mask
 from vaex.errors import VaexError
 
 GENERATOR = np.random.default_rng(5)

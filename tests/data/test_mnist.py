@@ -59,7 +59,7 @@ def test_real_files_are_the_published_ones_and_split_by_class(
     raw = vaex_data / PUBLICATIONS[name].folder / "raw"
     labels, test_labels = plain_labels(raw / TRAIN_LABELS), plain_labels(raw / TEST_LABELS)
     whole = ready(vaex_data, name=name, download=False)
-    assert caplog.records == []  # no warning: the unpacked MD5 are those of the table
+    assert caplog.records == []  # no warning: the unpacked SHA-256 are those of the table
     assert [len(whole.train_set), len(whole.val_set), len(whole.test_set)] == [54_000, 6_000, 10_000]
     classes = torch.cat([everything(split)["factors"] for split in (whole.train_set, whole.val_set)]).flatten()
     assert torch.bincount(classes).tolist() == np.bincount(labels).tolist()
@@ -195,8 +195,8 @@ def publish(mirror: Mirror, source: Path, monkeypatch: pytest.MonkeyPatch) -> No
         url = mirror.url(f"/{name}.gz", lambda request, content=content: request.send(content))  # type: ignore[misc]
         mirror.url(f"/gone/{name}.gz", lambda request: request.send(b"", 404))
     folder = url.removesuffix(f"{FILES[-1]}.gz")
-    digests = tuple((hashlib.md5(packed[name]).hexdigest(), "") for name in FILES)
-    changed = PUBLICATIONS["mnist"]._replace(mirrors=(f"{folder}gone/", folder), md5=digests)
+    digests = tuple((hashlib.sha256(packed[name]).hexdigest(), "") for name in FILES)
+    changed = PUBLICATIONS["mnist"]._replace(mirrors=(f"{folder}gone/", folder), sha256=digests)
     monkeypatch.setitem(PUBLICATIONS, "mnist", changed)
 
 

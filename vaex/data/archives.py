@@ -12,14 +12,18 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from vaex.errors import VaexError
 
 UNPACKED_LIMIT = 2**36
 """Most bytes that an archive may hold unless told otherwise: 64 GiB."""
 
+MOST_MEMBERS = 1_000_000
+"""Most files and folders that an archive may hold; a million empty ones cost no bytes and fill a disk all the same."""
+
 _CHUNK = 1 << 20
+_LARGEST_HEADER = 1 << 24  # tarfile reads long names and extended headers whole, whatever they claim to be
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, NotImplementedError)
 
 
@@ -27,6 +31,16 @@ class _Member(NamedTuple):
     name: str
     kind: str  # file, folder, or what it is instead
     content: IO[bytes] | None
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A header whose extensions are read only where they are of a sane size: packed, one may unpack to gigabytes."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        extension = not self.isreg() and not self.isdir()
+        if extension and self.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def unpack_archive(archive: Path, folder: Path, size_limit: int = UNPACKED_LIMIT) -> list[str]:
@@ -44,7 +58,9 @@ def unpack_archive(archive: Path, folder: Path, size_limit: int = UNPACKED_LIMIT
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking_") as temporary:
             place = Path(temporary)
             left = size_limit
-            for member in _members(archive):
+            for count, member in enumerate(_members(archive), 1):
+                if count > MOST_MEMBERS:
+                    raise VaexError(f"{archive} holds more than {MOST_MEMBERS} files and folders; do not use it.")
                 left -= _write(archive, member, place, left)
             names = sorted(path.name for path in place.iterdir())
             for name in names:
@@ -66,8 +82,16 @@ def unpack_archive(archive: Path, folder: Path, size_limit: int = UNPACKED_LIMIT
     return names
 
 
+def _is_tar(archive: Path) -> bool:
+    try:
+        tarfile.open(archive, tarinfo=_BoundedHeader).close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
 def _members(archive: Path) -> Iterator[_Member]:
-    if not tarfile.is_tarfile(archive) and zipfile.is_zipfile(archive):
+    if not _is_tar(archive) and zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as content:
             for info in content.infolist():
                 mode = stat.S_IFMT(info.external_attr >> 16)
@@ -83,7 +107,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                     with stream:
                         yield _Member(info.filename, "file", stream)
         return
-    with tarfile.open(archive) as content:
+    with tarfile.open(archive, tarinfo=_BoundedHeader) as content:
         for entry in content:
             if entry.isdir():
                 yield _Member(entry.name, "folder", None)

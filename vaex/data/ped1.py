@@ -155,13 +155,24 @@ def frame_ranges(file: Path) -> list[list[tuple[int, int]]]:
     for number, line in enumerate(lines, 1):
         if "gt_frame" not in line.partition("%")[0]:
             continue
-        match = re.search(r"gt_frame\s*=\s*\[([\d:,\s]*)\]", line)
-        parts = re.split(r"[,\s]+", re.sub(r"\s*:\s*", ":", match.group(1)).strip(", \t")) if match else []
-        if not match or not all(re.fullmatch(r"\d+(:\d+)?", part) for part in parts if part):
-            raise VaexError(f"{file}, line {number}: expected gt_frame = [60:152, ...], got '{line.strip()}'.")
-        bounds = [[int(text) for text in part.split(":")] for part in parts if part]
-        clips.append([(pair[0], pair[-1]) for pair in bounds])
+        pairs = _pairs(line)
+        if pairs is None:
+            got = line.strip()[:80]
+            raise VaexError(f"{file}, line {number}: expected gt_frame = [60:152, ...], got '{got}'.")
+        clips.append(pairs)
     return clips
+
+
+def _pairs(line: str) -> list[tuple[int, int]] | None:
+    """Return the ranges of a line, None where it is not understood."""
+    match = re.search(r"gt_frame\s*=\s*\[([\d:,\s]*)\]", line, re.ASCII)
+    if match is None:
+        return None
+    parts = [part for part in re.split(r"[,\s]+", re.sub(r" *: *", ":", " ".join(match.group(1).split()))) if part]
+    if not all(re.fullmatch(r"\d{1,9}(:\d{1,9})?", part, re.ASCII) for part in parts):
+        return None
+    bounds = [[int(text) for text in part.split(":")] for part in parts]
+    return [(pair[0], pair[-1]) for pair in bounds] if all(pair[0] <= pair[-1] for pair in bounds) else None
 
 
 def _number(file: Path) -> int:
