@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,10 +46,8 @@ def test_largest_change_is_captums_sensitivity(images: Tensor) -> None:
     def perturbed(given: Tensor, radius: float = 0.0) -> Tensor:
         return given + torch.stack(noises[: len(given) // 3]).repeat(3, 1, 1, 1)
 
-    def asked(
-        given: Tensor | tuple[Tensor],
-    ) -> Tensor:  # captum gives the images as a tuple, the noisy ones as they are
-        return explain(given if isinstance(given, Tensor) else given[0])
+    def asked(given: Tensor | tuple[Tensor]) -> Any:  # captum passes the images as a tuple, the noisy ones as they are
+        return explain(given) if isinstance(given, Tensor) else (explain(given[0]),)
 
     expected = metrics.sensitivity_max(asked, images, perturb_func=perturbed, n_perturb_samples=3)
     torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=1e-3)
