@@ -79,6 +79,12 @@ def codes_of_latents(model: nn.Module, images: Tensor) -> Tensor:
         return code_of(encoding(original(model))(pixels)).mean.float()
 
 
+def reconstructed(model: nn.Module, images: Tensor) -> Tensor | None:
+    """Return the images (B, C, H, W) that the model decodes from their own codes; None without a decoder of images."""
+    decode = _decoder(original(model), images)
+    return None if decode is None else decode(codes_of_latents(model, images))
+
+
 def latent_question(
     model: nn.Module,
     images: Tensor,
@@ -142,27 +148,21 @@ def latent_answer(
     images: Tensor,
     explain: Callable[[nn.Module, Tensor], Tensor],
     *,
-    signed: bool = False,
-    rectified: Callable[[Tensor], Tensor] | None = None,
+    signed: bool | Tensor = False,
     modules: Sequence[str] = (),
     seed: int = 0,
 ) -> Answer:
     """Return what a maker of maps says: ``explain(model, images)``, and its maps of noisy images and fresh weights.
 
-    ``signed`` tells that its maps are; ``rectified`` is what is then measured where nothing has to add up (None: the
-    maps as they are). ``modules`` are those of the `cascade`, drawn with ``seed``; without them it is left out.
+    ``signed`` tells that its maps are, or gives those before rectification. ``modules`` are those of the `cascade`,
+    drawn with ``seed``; without them nothing is said of fresh weights.
     """
     whole = original(model)
-    rectify = rectified or (lambda maps: maps)
 
     def randomised() -> Iterator[Tensor]:
         for _, fresh in cascade(whole, modules, seed):
-            yield rectify(explain(fresh, images))
+            yield explain(fresh, images)
 
     maps = explain(whole, images)
-    return Answer(
-        rectify(maps),
-        maps if signed else None,
-        lambda seen: rectify(explain(whole, seen)),
-        randomised() if modules else None,
-    )
+    before = signed if isinstance(signed, Tensor) else maps if signed else None
+    return Answer(maps, before, lambda seen: explain(whole, seen), randomised() if modules else None)
