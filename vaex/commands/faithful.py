@@ -91,12 +91,12 @@ def faithfulness(
     if not trainer.is_global_zero:
         return {}
     device = next((parameter.device for parameter in vae.parameters()), torch.device("cpu"))
-    try:
-        values = _measured(chosen, vae, data, attention, device)
-        values |= _to_normal(chosen, vae, data, attention, score, device)
-    except VaexError as error:
-        print(f"vaex: faithfulness is not measured: {error}", file=sys.stderr)
-        return {}
+    values: dict[str, float] = {}
+    for part, what in ((_measured, "faithfulness"), (_to_normal, "deletion to normal")):
+        try:
+            values |= part(chosen, vae, data, attention, score, device)
+        except VaexError as error:
+            print(f"vaex: {what} is not measured: {error}", file=sys.stderr)
     for logger in trainer.loggers:
         logged = {f"faithfulness/test/{name}": value for name, value in values.items()}
         logger.log_metrics(logged, step=trainer.global_step)
@@ -139,7 +139,12 @@ def _factor_masks(chosen: Chosen, vae: nn.Module, data: Any, latents: Sequence[i
 
 
 def _measured(
-    chosen: Chosen, vae: nn.Module, data: Any, attention: Mapping[str, Any], device: torch.device
+    chosen: Chosen,
+    vae: nn.Module,
+    data: Any,
+    attention: Mapping[str, Any],
+    score: Any,  # noqa: ARG001 - one form for both parts
+    device: torch.device,
 ) -> dict[str, float]:
     batches = list(_batches(data, chosen.images))
     options = {key: attention[key] for key in MAPS if key in attention}

@@ -165,3 +165,24 @@ def test_wrong_input_is_told(question: Question, maps: Tensor) -> None:
         Settings(steps=0)
     with pytest.raises(VaexError, match="side and shares"):
         Settings(shares=(0.5, 1.0))
+
+
+def test_makers_of_maps_may_differentiate(weighing: Any, question: Question) -> None:
+    """A metric's update runs without gradients, but whoever makes maps needs them."""
+
+    def saliency(images: Tensor) -> Tensor:
+        leaf = images.clone().requires_grad_()
+        values = weighing(leaf).exp()
+        slopes = [torch.autograd.grad(values[:, i].sum(), leaf, retain_graph=True)[0].sum(1) for i in (0, 1)]
+        return torch.stack(slopes, 1)
+
+    metric = FaithfulnessMetrics(2, ["randomisation", "instability", "energy_inside"])
+    metric.update(question, saliency)
+    maps = saliency(question.images)
+    metric.update(question, Answer(maps, randomised=(saliency(question.images) for _ in range(2))))
+    found = metric.compute()
+    assert float(found["randomisation"]) == pytest.approx(1.0)
+    assert question.masks is not None
+    there = question.masks.flatten(2).any(2)
+    inside = torch.where(there, energy_in_masks(maps, question.masks), 0).sum(0) / there.sum(0)
+    assert float(found["energy_inside"]) == pytest.approx(float(inside.mean()), abs=1e-6)

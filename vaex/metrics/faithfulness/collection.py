@@ -59,7 +59,8 @@ class FaithfulnessMetrics(Metric):
         if isinstance(answer, Tensor):
             answer = Answer(answer)
         elif not isinstance(answer, Answer):
-            answer = Answer(answer(question.images), explain=answer)
+            with torch.enable_grad():  # switched off for updates, and most makers of maps need it
+                answer = Answer(answer(question.images).detach(), explain=answer)
         check_maps(answer.maps)
         if answer.maps.shape[1] != self.targets or question.targets != self.targets:
             raise VaexError(

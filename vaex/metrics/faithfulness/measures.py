@@ -82,13 +82,16 @@ def _instability(question: Question, answer: Answer) -> Share | None:
     if answer.explain is None:
         return None
     chosen = question.settings
-    return _mean(instability(answer.explain, question.images, chosen.radius, chosen.samples, chosen.seed).mean)
+    with torch.enable_grad():  # a metric's update runs without, and most makers of maps need one
+        found = instability(answer.explain, question.images, chosen.radius, chosen.samples, chosen.seed).mean
+    return _mean(found)
 
 
 def _randomisation(question: Question, answer: Answer) -> Share | None:  # noqa: ARG001 - one form for all
     if answer.randomised is None:
         return None
-    found = [map_similarity(answer.maps, maps) for maps in answer.randomised]
+    with torch.enable_grad():  # as above: the iterable may make its maps now
+        found = [map_similarity(answer.maps, maps.detach()) for maps in answer.randomised]
     return _mean(torch.stack(found).mean(0)) if found else None
 
 

@@ -34,14 +34,14 @@ def instability(
     """
     if samples < 1 or not radius > 0:
         raise VaexError(f"Stability needs samples >= 1 and a radius above 0, got {samples} and {radius:g}.")
-    maps = explain(images).double()
+    maps = explain(images).detach().double()
     check_maps(maps)
     size = maps.flatten(2).norm(dim=2)  # (B, T)
     generator = torch.Generator().manual_seed(seed)
     changes = []
     for _ in range(samples):
         noise = torch.rand(images.shape[1:], generator=generator, dtype=torch.float64).to(images) * 2 - 1
-        moved = (explain(images + radius * noise).double() - maps).flatten(2).norm(dim=2)
+        moved = (explain(images + radius * noise).detach().double() - maps).flatten(2).norm(dim=2)
         changes.append(torch.where(size > 0, moved / torch.where(size > 0, size, 1.0), torch.nan))
     together = torch.stack(changes)
     return Instability(together.mean(0), together.amax(0))
