@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.bench_all import measure_all
-from vaex.commands.bench_faithfulness import bench_faithfulness
+from vaex.commands.bench_maps import bench_faithfulness
 from vaex.commands.launch import under_hydra
 from vaex.commands.options import methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
