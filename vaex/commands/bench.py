@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.commands.bench_all import measure_all
 from vaex.commands.bench_maps import bench_faithfulness
 from vaex.commands.launch import under_hydra
-from vaex.commands.options import methods_option, names_option, positive
+from vaex.commands.options import images_option, methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
 from vaex.errors import VaexError, unknown
 from vaex.runs import find_checkpoint
@@ -74,9 +74,7 @@ def bench_pointing(config: DictConfig) -> None:
     runs = names_option(config.runs, "runs")
     if runs is None:
         raise VaexError("Name trained runs: vaex bench what=pointing runs=[RUN_FOLDER,RUN_FOLDER].")
-    # `images` is a path in other commands, so its value comes quoted
-    count = int(config.images) if str(config.images).isdecimal() else config.images
-    images, batch = at_least_one(count, "images"), at_least_one(config.batch_size, "batch_size")
+    images, batch = images_option(config.images, 512), at_least_one(config.batch_size, "batch_size")
     least = positive(config.match, "match")
     for folder in runs:
         find_checkpoint(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from vaex.commands.options import methods_option, names_option, positive
+from vaex.commands.options import images_option, methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
 from vaex.errors import VaexError
 from vaex.runs import find_checkpoint
@@ -17,9 +17,7 @@ def bench_faithfulness(config: DictConfig) -> None:
     runs = names_option(config.runs, "runs")
     if runs is None:
         raise VaexError("Name trained runs: vaex bench what=faithfulness runs=[RUN_FOLDER,RUN_FOLDER].")
-    # `images` is a path in other commands, so its value comes quoted
-    count = int(config.images) if str(config.images).isdecimal() else config.images
-    images, batch = at_least_one(count, "images"), at_least_one(config.batch_size, "batch_size")
+    images, batch = images_option(config.images, 64), at_least_one(config.batch_size, "batch_size")
     least, latents = positive(config.match, "match"), at_least_one(config.latents, "latents")
     for folder in runs:
         find_checkpoint(folder)
