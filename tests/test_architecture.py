@@ -38,7 +38,7 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"detectors"},
     {"coding"},  # encodes as calibration does
     {"calibrate"},
-    {"explanation", "columns", "exporting"},
+    {"explanation", "columns", "exporting", "probing"},
     {"scores"},
     {"build"},  # builds objectives, so it stands above them
     {"objectives"},
@@ -68,7 +68,7 @@ MAX_LINES = 260
 
 PUBLIC = (
     *("vaex", "vaex.attention", "vaex.callbacks", "vaex.data", "vaex.metrics", "vaex.metrics.disentanglement"),
-    "vaex.modules",
+    *("vaex.metrics.faithfulness", "vaex.modules"),
 )
 
 

@@ -193,3 +193,24 @@ def test_training_steps_are_measured_and_written(tmp_path: Path) -> None:
     assert content["times_hand_written"]["median"] > 0
     assert "times as fast as the reproductions' loop" in (tmp_path / "bench_train.md").read_text()
     assert main(["bench", "what=train", "batch_size=1", f"out={tmp_path}"]) == 1
+
+
+def test_faithfulness_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["runs=[sprites]", "images=3", "methods=[hires_cam]", "targets=[mean]", "match=0.7", f"out={tmp_path}"]
+    assert main(["bench", "what=faithfulness", *arguments]) == 0
+    content = json.loads((tmp_path / "bench_faithfulness.json").read_text())
+    (run,) = content["runs"]
+    assert (run["images"], content["batch"]) == (3, 64)
+    trained, fresh = (run["rows"]["hires_cam, mean"][weights]["deletion"] for weights in ("trained", "untrained"))
+    assert len(trained) == len(run["latents"]["numbers"]) > 0
+    assert trained != fresh
+    assert run["rows"]["control: noise"]["trained"]["randomisation"] == [1.0] * len(trained)
+    text = (tmp_path / "bench_faithfulness.md").read_text()
+    assert "## Faithfulness, trained" in text
+    assert "## Faithfulness, untrained" in text
+    assert "control: noise" in text
+    assert "Faithfulness, trained" in capsys.readouterr().out
+    assert main(["bench", "what=faithfulness", *arguments, "fill=blured"]) == 1
+    assert "did you mean 'blurred'" in capsys.readouterr().err
+    assert main(["bench", "what=faithfulness"]) == 1
+    assert "Name trained runs: vaex bench what=faithfulness" in capsys.readouterr().err

@@ -37,20 +37,29 @@ def pointing_tables(findings: Sequence[Findings]) -> list[Table]:
     body = tuple((row, *(over_seeds(findings, row, *name) for name in names)) for row in rows)
     factors = list(dict.fromkeys(factor for one in findings for factor in one.latents.factors))
     by_factor = tuple((row, *(over_seeds(findings, row, "trained", MEASURES[1], f) for f in factors)) for row in rows)
-    notes = [_note(one) for one in findings]
+    return [
+        Table("Factor-grounded pointing", columns, body, tuple(notes_of(findings))),
+        Table("Energy inside by factor, trained", ("map", *factors), by_factor),
+    ]
+
+
+def notes_of(findings: Sequence[Findings]) -> list[str]:
+    """Return in words which latents of each run were measured, and what was left out and why."""
     reasons = {row: reason for one in findings for row, reason in one.skipped.items()}
-    notes += [  # many rows lack the same thing
+    return [_note(one) for one in findings] + [  # many rows lack the same thing
         f"Left out: {'; '.join(row for row, why in reasons.items() if why == reason)}. {reason}"
         for reason in dict.fromkeys(reasons.values())
-    ]
-    return [
-        Table("Factor-grounded pointing", columns, body, tuple(notes)),
-        Table("Energy inside by factor, trained", ("map", *factors), by_factor),
     ]
 
 
 def _note(one: Findings) -> str:
     kept = one.latents
+    if "-" in kept.factors:
+        names = ", ".join(f"z{number}" for number in kept.numbers)
+        return (
+            f"{one.name}: {one.images} images; the most active latents: {names}; left out: {kept.collapsed} collapsed, "
+            f"{kept.weak} less active."
+        )
     pairs = ", ".join(f"z{n} {f} {s:.2f}" for n, f, s in zip(kept.numbers, kept.factors, kept.strengths, strict=True))
     return (
         f"{one.name}: {one.images} images; latents and the share of their variance that their factor explains: "

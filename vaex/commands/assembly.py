@@ -22,6 +22,7 @@ from vaex.calibrate import store_calibration
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
+from vaex.commands.faithful import faithful_settings, faithfulness
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages
 from vaex.commands.processes import cluster_plugins
 from vaex.commands.record import flat_metrics
@@ -193,7 +194,7 @@ class Run:
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
-            stages["test"] |= self._disentanglement(folder)
+            stages["test"] |= self._disentanglement(folder) | self._faithfulness()
             log_stages(self.trainer.loggers, stages)
         return "last weights" if best is None else "best checkpoint", stages
 
@@ -202,7 +203,8 @@ class Run:
         with closing(self.trainer.loggers):
             log_config(self.trainer.loggers, container(self.config), "evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-            stages = {"test": {**self._flat("test"), **self._disentanglement(Path(self.config.paths.run))}}
+            folder = Path(self.config.paths.run)
+            stages = {"test": self._flat("test") | self._disentanglement(folder) | self._faithfulness()}
             log_stages(self.trainer.loggers, stages)
         return stages
 
@@ -210,6 +212,14 @@ class Run:
         metrics, device = container(self.config.metrics), self.trainer.strategy.root_device
         vae = self.module.vae.to(device)
         return disentanglement(metrics, vae, self.data, self.trainer, folder, self.config.seed)
+
+    def _faithfulness(self) -> dict[str, float]:
+        chosen = faithful_settings(container(self.config.metrics))
+        if chosen is None:
+            return {}
+        vae = self.module.vae.to(self.trainer.strategy.root_device)
+        attention, score = container(self.config.attention), container(self.config.score)
+        return faithfulness(chosen, vae, self.data, attention, score, self.trainer)
 
     def _flat(self, stage: str) -> dict[str, float]:
         label = score_named(container(self.config.score)).known_as
@@ -242,6 +252,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     """
     quiet()
     settings(container(config.metrics))  # a wrong name is told now
+    faithful_settings(container(config.metrics))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
     data = build_data(config.data, from_checkpoint=stored)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.bench_all import measure_all
+from vaex.commands.bench_maps import bench_faithfulness
 from vaex.commands.launch import under_hydra
-from vaex.commands.options import methods_option, names_option, positive
+from vaex.commands.options import images_option, methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
 from vaex.errors import VaexError, unknown
 from vaex.runs import find_checkpoint
@@ -35,6 +36,7 @@ def measure(config: DictConfig) -> None:
         "data": bench_data,
         "train": bench_training,
         "disentanglement": bench_disentanglement,
+        "faithfulness": bench_faithfulness,
     }
     if config.what == "all":
         measure_all(config, parts)
@@ -72,9 +74,7 @@ def bench_pointing(config: DictConfig) -> None:
     runs = names_option(config.runs, "runs")
     if runs is None:
         raise VaexError("Name trained runs: vaex bench what=pointing runs=[RUN_FOLDER,RUN_FOLDER].")
-    # `images` is a path in other commands, so its value comes quoted
-    count = int(config.images) if str(config.images).isdecimal() else config.images
-    images, batch = at_least_one(count, "images"), at_least_one(config.batch_size, "batch_size")
+    images, batch = images_option(config.images, 512), at_least_one(config.batch_size, "batch_size")
     least = positive(config.match, "match")
     for folder in runs:
         find_checkpoint(folder)
@@ -171,11 +171,11 @@ def bench_training(config: DictConfig) -> None:
     tell(write(config, tables, {**content, **training_content(result)}))
 
 
-def subject_of(folder: str, device: str, paths: DictConfig) -> Subject:
-    """Return a run's trained network, the same with the fresh weights of its seed, and its sprites.
+def subject_of(folder: str, device: str, paths: DictConfig, factors: bool = True) -> Subject:
+    """Return a run's trained network, the same with the fresh weights of its seed, and its data.
 
     Raises:
-        VaexError: when it was trained on other data.
+        VaexError: when ``factors`` are needed and the data has none that could be moved.
     """
     from vaex.benchmarks.pointing import Subject
     from vaex.build import load
@@ -187,8 +187,8 @@ def subject_of(folder: str, device: str, paths: DictConfig) -> Subject:
     quiet()
     model = load(folder)
     stored = stored_config((model.config.get("run") or {}).get("data") or {})
-    data = build_data(OmegaConf.create({"paths": paths, "data": stored}).data, from_checkpoint=True)
-    if not isinstance(data, Sprites | DSprites):
+    data: Any = build_data(OmegaConf.create({"paths": paths, "data": stored}).data, from_checkpoint=True)
+    if factors and not isinstance(data, Sprites | DSprites):
         raise VaexError(
             f"{folder} was trained on {type(data).__name__}: what=pointing needs images whose factors can be moved one "
             "step; choose a run with data=sprites or data=dsprites."

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vaex.commands.sources import at_least_one
 from vaex.errors import VaexError
 
 
@@ -35,6 +36,18 @@ def methods_option(value: Any) -> list[str | dict[str, Any]] | None:
     if not all(isinstance(entry, str | dict) for entry in entries):
         raise VaexError(f"methods must be a list of names or of {{name: NAME, PARAMETER: VALUE}}, got '{value}'.")
     return list(entries)
+
+
+def images_option(value: Any, default: int) -> int:
+    """Return how many ``images`` are measured; null stands for ``default``.
+
+    ``images`` is a path in other commands, so its value comes quoted.
+
+    Raises:
+        VaexError: when it is no whole number of at least 1.
+    """
+    count = default if value is None else int(value) if str(value).isdecimal() else value
+    return at_least_one(count, "images")
 
 
 def positive(value: Any, key: str) -> float:

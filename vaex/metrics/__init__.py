@@ -7,6 +7,7 @@ from vaex.lazy import lazy_exports
 if TYPE_CHECKING:
     from vaex.metrics.detection import DetectionMetrics
     from vaex.metrics.disentanglement.collection import DisentanglementMetrics
+    from vaex.metrics.faithfulness.collection import FaithfulnessMetrics
     from vaex.metrics.localization import LocalizationMetrics
     from vaex.metrics.maps import MapMetrics, active_latents, active_units, energy_inside, map_entropy, pointing_game
     from vaex.metrics.overlap import mean_overlap, overlap_ratio, pairwise_overlap
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DetectionMetrics",
     "DisentanglementMetrics",
+    "FaithfulnessMetrics",
     "LocalizationMetrics",
     "MapMetrics",
     "active_latents",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "DetectionMetrics": "vaex.metrics.detection",
         "DisentanglementMetrics": "vaex.metrics.disentanglement.collection",
+        "FaithfulnessMetrics": "vaex.metrics.faithfulness.collection",
         "LocalizationMetrics": "vaex.metrics.localization",
     }
     | dict.fromkeys(_MAPS, "vaex.metrics.maps")

@@ -1,0 +1,153 @@
+"""Rows, ranks and tables of `vaex bench what=faithfulness`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vaex.attention import latent_attention
+from vaex.benchmarks.faithful import Options, chosen_latents, measure_subject
+from vaex.benchmarks.faithful_tables import faithfulness_tables, mean_over_seeds, mean_ranks
+from vaex.benchmarks.makers import INTENSITY, MEASURED_PEERS, NOISE, RESPONSE, makers_of
+from vaex.benchmarks.pointing import Findings, Latents, Subject
+from vaex.build import build_model
+from vaex.errors import VaexError
+from vaex.metrics.faithfulness import MEASURES, Settings
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = {"name": "conv", "shape": [1, 32, 32], "latents": 4, "width": 4, "depth": 2, "hidden": 8}
+        model: Any = build_model(network).eval()
+        with torch.no_grad():
+            model.encoder.mean.weight *= torch.tensor([300.0, 0.0, 100.0, 200.0])[:, None]  # one latent is collapsed
+        return model
+
+
+class Photos:
+    """Test images without factors, masks on some."""
+
+    def __init__(self, count: int = 6) -> None:
+        generator = torch.Generator().manual_seed(2)
+        self.images = torch.rand(count, 1, 32, 32, generator=generator)
+        self.masks = (torch.rand(count, 1, 32, 32, generator=generator) > 0.8).float()
+        self.test_set = [{"image": image, "mask": mask} for image, mask in zip(self.images, self.masks, strict=True)]
+
+
+def test_rows_are_methods_peers_and_controls(vae: Any) -> None:
+    images = Photos().images
+    makers = {maker.row: maker for maker in makers_of(vae, images, [("grad_cam", "mean"), ("hires_cam", "kl")], [2, 0])}
+    assert list(makers) == [
+        *("grad_cam, mean", "hires_cam, kl", "grad_cam, mean, rectified"),
+        *MEASURED_PEERS,
+        *(NOISE, INTENSITY, RESPONSE),
+    ]
+    assert [row for row, maker in makers.items() if maker.control] == [NOISE, INTENSITY, RESPONSE]
+    signed = latent_attention(vae, images, latents=[2, 0], rectify="none")
+    rectified = latent_attention(vae, images, latents=[2, 0])
+    torch.testing.assert_close(makers["grad_cam, mean"].maps(vae, images), signed)
+    for row in ("grad_cam, mean, rectified", *MEASURED_PEERS):
+        assert not makers[row].signed
+        if row == MEASURED_PEERS[0]:
+            pytest.importorskip("captum")
+        torch.testing.assert_close(makers[row].maps(vae, images), rectified, atol=1e-5, rtol=1e-4)
+    assert makers["hires_cam, kl"].target == "kl"
+    assert torch.equal(makers[INTENSITY].maps(vae, images)[:, 1], images[:, 0])
+    noise = makers[NOISE].maps(vae, images)
+    assert torch.equal(noise, makers[NOISE].maps(vae, images.flip(2)))
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+
+
+def test_the_most_active_latents_are_taken_without_factors(vae: Any) -> None:
+    found = chosen_latents(Subject("a", vae, vae, Photos()), Options(latents=2))  # type: ignore[arg-type]
+    codes = vae.encode(Photos().images).mean.detach()
+    expected = sorted(np.argsort(-codes.var(0).numpy())[:2].tolist())
+    assert list(found.numbers) == expected
+    assert 1 not in found.numbers
+    assert (found.factors, found.collapsed, found.weak) == (("-", "-"), 1, 1)
+    still: Any = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 2, "width": 4, "depth": 2, "hidden": 8})
+    torch.nn.init.zeros_(still.encoder.mean.weight)
+    with pytest.raises(VaexError, match="all latents are collapsed"):
+        chosen_latents(Subject("a", still, still, Photos()), Options())  # type: ignore[arg-type]
+
+
+def test_a_run_is_measured_whatever_its_batches(vae: Any) -> None:
+    settings = Settings(steps=3, squares=3, subsets=4, shares=(0.3,), samples=1)
+    subject: Any = Subject("a", vae, vae, Photos())  # type: ignore[arg-type]
+    seen: list[int] = []
+    found = [
+        measure_subject(
+            subject,
+            [("hires_cam", "mean"), ("hires_cam", "normal_difference")],
+            Options(images=5, batch=batch, latents=2, settings=settings),
+            lambda: seen.append(1),
+        )
+        for batch in (5, 3)
+    ]
+    whole, parts = found
+    assert whole.images == 5
+    assert "calibrat" in whole.skipped["hires_cam, normal_difference"]
+    assert list(whole.rows["hires_cam, mean"]["trained"]) == list(MEASURES)
+    for row, weights in whole.rows.items():
+        for which, measures in weights.items():
+            for name, values in measures.items():
+                assert values == pytest.approx(parts.rows[row][which][name], abs=1e-3, nan_ok=True), (row, name)
+    assert whole.rows[NOISE]["trained"]["randomisation"] == (1.0, 1.0)
+    assert whole.rows[RESPONSE]["trained"]["agreement"] == pytest.approx((1.0, 1.0))
+    inside = (Photos().images * Photos().masks)[:5].sum((1, 2, 3)) / Photos().images[:5].sum((1, 2, 3))
+    energy = whole.rows[INTENSITY]["trained"]["energy_inside"]
+    assert energy == pytest.approx([float(inside.mean())] * 2, abs=1e-5)
+    assert len(seen) == 7 * 2 + 7 * 2 * 2
+
+
+def test_mean_ranks() -> None:
+    values = {
+        "a": {"deletion": 0.1, "insertion": 0.9, "infidelity": 0.5},
+        "b": {"deletion": 0.3, "insertion": 0.9, "infidelity": math.nan},
+        "c": {"deletion": 0.2, "insertion": 0.1, "infidelity": 0.4},
+    }
+    # deletion: a c b; insertion: a and b share 1 and 2; infidelity: c a, and b without a number last
+    assert mean_ranks(values) == pytest.approx({"a": (1 + 1.5 + 2) / 3, "b": (3 + 1.5 + 3) / 3, "c": (2 + 3 + 1) / 3})
+
+
+def _findings(name: str, values: dict[str, tuple[float, ...]]) -> Findings:
+    rows: dict[str, Any] = {
+        row: {"trained": {"deletion": v}, "untrained": {"deletion": (0.5, 0.5)}} for row, v in values.items()
+    }
+    return Findings(name, Latents((0, 1), ("-", "-"), (math.nan,) * 2, 3, 4), 8, rows, {"n, t": "Why not."})
+
+
+def test_tables_put_the_best_first_and_controls_last() -> None:
+    runs = [
+        _findings("a", {"control: x": (0.0, 0.0), "m, t": (0.4, 0.8), "k, t": (0.2, math.nan)}),
+        _findings("b", {"control: x": (0.0, 0.0), "m, t": (0.2, 0.2), "k, t": (0.1, 0.1)}),
+    ]
+    assert mean_over_seeds(runs, "m, t", "trained", "deletion") == pytest.approx((0.6 + 0.2) / 2)
+    assert math.isnan(mean_over_seeds(runs, "m, t", "trained", "insertion"))
+    trained, untrained = faithfulness_tables(runs)
+    assert [row[0] for row in trained.rows] == ["k, t", "m, t", "control: x"]
+    assert [row[1] for row in trained.rows] == ["1.0", "2.0", "-"]
+    spread = math.sqrt(((0.6 - 0.4) ** 2 + (0.2 - 0.4) ** 2) / 1)
+    assert trained.rows[1][2] == f"0.400 +- {spread:.3f}"
+    assert trained.columns[2:4] == ("deletion v", "insertion ^")
+    assert "a: 8 images; the most active latents: z0, z1; left out: 3 collapsed, 4 less active." in trained.notes
+    assert trained.notes[-1] == "Left out: n, t. Why not."
+    assert untrained.notes == ()
+
+
+def test_images_without_truth_have_no_number_to_point(vae: Any) -> None:
+    data = Photos(2)
+    data.test_set = [{"image": image} for image in data.images]
+    settings = Settings(steps=1, squares=1, subsets=2, shares=(0.3,), samples=1)
+    subject: Any = Subject("a", vae, vae, data)  # type: ignore[arg-type]
+    found = measure_subject(subject, [("hires_cam", "mean")], Options(images=2, latents=1, settings=settings))
+    (value,) = found.rows["hires_cam, mean"]["trained"]["pointing_game"]
+    assert math.isnan(value)
+    (deletion,) = found.rows["hires_cam, mean"]["trained"]["deletion"]
+    assert math.isfinite(deletion)
