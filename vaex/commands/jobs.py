@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaex.commands.gpus import gpus_of_job
 from vaex.commands.job_arguments import again, starts_processes
-from vaex.config import CHECKPOINT_CHOICE, check_augmentation, register_resolvers, sentence
+from vaex.config import CHECKPOINT_CHOICE, check_augmentation, register_resolvers
 from vaex.errors import VaexError
 from vaex.runs import write_json
+from vaex.sentences import sentence
 
 FAILED = ".failed"
 """Folder below that of a sweep: a file for each job that failed, so that other processes and machines can tell."""
