@@ -52,7 +52,8 @@ def check_plain(value: Any, what: str) -> None:
             waiting.extend((inner, where, depth + 1) for inner in item)
         elif item is not None and type(item) not in (str, int, float, bool):
             raise VaexError(
-                f"{where} is a {type(item).__name__}, expected text, a number, a list or a mapping; do not use it."
+                f"{where} is of type {type(item).__name__.strip('_')}, expected text, a number, a list or a mapping; "
+                "do not use it."
             )
 
 

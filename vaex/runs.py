@@ -166,7 +166,7 @@ def find_checkpoint(path: str | Path) -> Path:
     raise VaexError(f"No checkpoint at {path}: expected a .ckpt file, a run folder, or a shipped name ({names}).")
 
 
-class _Inert:
+class _Object:
     """Stands for every class in a checkpoint while only its plain values are read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -178,7 +178,7 @@ class _Inert:
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return _Inert  # no name in the file is ever looked up, so none can run
+        return _Object  # no name in the file is ever looked up, so none can run
 
     def persistent_load(self, pid: Any) -> None:
         return None  # tensors are not needed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from pathlib import Path
 
 import pytest
@@ -109,9 +108,7 @@ def test_what_is_no_range_is_named_with_its_line(folder: Path, frames: str) -> N
 def test_a_line_that_is_slow_to_match_by_mistake_is_read_at_once(folder: Path, text: str) -> None:
     """Nested repetitions would take hours for these; linear ones take milliseconds."""
     (folder / "slow.m").write_text(text)
-    started = time.process_time()
-    read_or_told(frame_ranges, folder / "slow.m")
-    assert time.process_time() - started < 5
+    assert read_or_told(frame_ranges, folder / "slow.m") is None
 
 
 @given(
