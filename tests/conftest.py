@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+settings.register_profile("vaex", deadline=None)  # a shared machine is slow now and then
+settings.load_profile("vaex")
 
 
 @pytest.fixture(scope="session")
