@@ -177,7 +177,7 @@ class Run:
             for stage, evaluate in (("val", self.trainer.validate), ("test", self.trainer.test)):
                 evaluate(self.module, datamodule=self.data, verbose=False)
                 stages[stage] = self._flat(stage)
-            stages["test"] |= self._disentanglement(folder) | self._faithfulness()
+            stages["test"] |= self._beside(folder)
             log_stages(self.trainer.loggers, stages)
         return "last weights" if best is None else "best checkpoint", stages
 
@@ -186,23 +186,15 @@ class Run:
         with closing(self.trainer.loggers):
             log_config(self.trainer.loggers, container(self.config), "evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-            folder = Path(self.config.paths.run)
-            stages = {"test": self._flat("test") | self._disentanglement(folder) | self._faithfulness()}
+            stages = {"test": self._flat("test") | self._beside(Path(self.config.paths.run))}
             log_stages(self.trainer.loggers, stages)
         return stages
 
-    def _disentanglement(self, folder: Path) -> dict[str, float]:
-        metrics, device = container(self.config.metrics), self.trainer.strategy.root_device
-        vae = self.module.vae.to(device)
-        return disentanglement(metrics, vae, self.data, self.trainer, folder, self.config.seed)
-
-    def _faithfulness(self) -> dict[str, float]:
-        chosen = faithful_settings(container(self.config.metrics))
-        if chosen is None:
-            return {}
-        vae = self.module.vae.to(self.trainer.strategy.root_device)
+    def _beside(self, folder: Path) -> dict[str, float]:
+        metrics, vae = container(self.config.metrics), self.module.vae.to(self.trainer.strategy.root_device)
+        found = disentanglement(metrics, vae, self.data, self.trainer, folder, self.config.seed)
         attention, score = container(self.config.attention), container(self.config.score)
-        return faithfulness(chosen, vae, self.data, attention, score, self.trainer)
+        return found | faithfulness(metrics, vae, self.data, attention, score, self.trainer)
 
     def _flat(self, stage: str) -> dict[str, float]:
         label = score_named(container(self.config.score)).known_as

@@ -79,16 +79,24 @@ def faithful_settings(metrics: Mapping[str, Any]) -> Chosen | None:
 
 
 def faithfulness(
-    chosen: Chosen, vae: nn.Module, data: Any, attention: Mapping[str, Any], score: Any, trainer: pl.Trainer
+    metrics: Mapping[str, Any],
+    vae: nn.Module,
+    data: Any,
+    attention: Mapping[str, Any],
+    score: Any,
+    trainer: pl.Trainer,
 ) -> dict[str, float]:
     """Return how faithful the maps of ``attention`` are on test images of ``data``: ``faithfulness_<measure>``.
+
+    Empty where ``metrics.faithfulness`` chooses nothing.
 
     Latents are those of ``attention``, else the most active ones. The truth to point at is the pixels that a latent's
     factor moves where the data can draw that, else the images' masks. Of anomalous images whose model decodes images,
     ``deletion_to_normal`` asks the score map of ``score`` by its own score, ``deletion_to_normal_kl`` by the KL. The
     numbers go to the loggers as ``faithfulness/test/<measure>``; what cannot be measured is told and not fatal.
     """
-    if not trainer.is_global_zero:
+    chosen = faithful_settings(metrics)
+    if chosen is None or not trainer.is_global_zero:
         return {}
     device = next((parameter.device for parameter in vae.parameters()), torch.device("cpu"))
     values: dict[str, float] = {}
