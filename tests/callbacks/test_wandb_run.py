@@ -210,6 +210,47 @@ def test_a_resumed_run_continues_its_wandb_run(tmp_path: Path, wandb_records: Re
     assert steps == list(range(8))
 
 
+def test_without_an_account_the_run_ends_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc of whoever runs the test
+    wandb.teardown()
+    assert train(tmp_path / "run", "logger.wandb.offline=false", "calibrate=false", "test=false") == 1
+    error = capsys.readouterr().err
+    assert "No API key configured" in error
+    assert "logger.wandb.offline=true needs no account" in error
+    assert "Traceback" not in error
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_send_one_run(tmp_path: Path, wandb_records: Records) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "vaex", "train", *SMALL, "trainer=ddp_cpu", "callbacks=[attention,checkpoint]"]
+    options = ["trainer.max_epochs=1", "trainer.log_every_n_steps=1", "callbacks.attention.table_images=3"]
+    folder = tmp_path / "run"
+    options.append(f"hydra.run.dir={folder}")
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (records,) = wandb_records(tmp_path)
+    assert records.exit_code == 0
+    assert records.rows("train/loss")
+    (artifact,) = [artifact for artifact in records.artifacts if artifact.type == "run_table"]
+    files = {content.path: Path(content.local_path) for content in artifact.manifest.contents}
+    table = json.loads(files["attention/test/extremes.table.json"].read_text())
+    data = Defects(**DATA, kinds=["scratch", "spot"])
+    data.setup("test")
+    images = torch.cat([batch["image"] for batch in data.test_dataloader()])
+    model = vaex.load(folder)
+    order = torch.cat([vaex.explain(model, image[None]).score for image in images]).argsort(descending=True).tolist()
+    assert [cells[2] for cells in table["data"]] == [*order[:3], *order[::-1][:3]]  # of both processes' images
+
+
 def test_an_unknown_way_to_log_checkpoints_is_told(tmp_path: Path) -> None:
     with pytest.raises(VaexError, match="log_model must be true, false or all, got 'best'"):
         RunWandbLogger(str(tmp_path), log_model="best")

@@ -2,7 +2,7 @@
 
 | key | when | what |
 |---|---|---|
-| train/ val/ test/ attention/ latents/ localization/ disentanglement/ throughput/ | as logged | numbers, over trainer/global_step |
+| train/ val/ test/ attention/ latents/ localization/ disentanglement/ faithfulness/ throughput/ | as logged | numbers, over trainer/global_step |
 | attention/<stage>/maps | when the attention callback draws | its picture |
 | attention/<stage>/images | the same | each image with its maps, the ground truth as a mask |
 | attention/test/extremes | end of a test | table of the most and the least anomalous images with their maps |
@@ -28,7 +28,8 @@ from vaex.errors import VaexError
 from vaex.runs import CHECKPOINTS, LAST, best_checkpoint, write_json
 
 SECTIONS = (
-    *("train", "val", "test", "attention", "latents", "localization", "disentanglement", "traversal", "throughput"),
+    *("train", "val", "test", "attention", "latents", "localization", "disentanglement", "faithfulness", "traversal"),
+    "throughput",
 )
 """First parts of the keys that are logged."""
 

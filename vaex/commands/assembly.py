@@ -21,7 +21,7 @@ from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.faithful import faithful_settings, faithfulness
-from vaex.commands.loggers import closing, keep_until, log_config, log_stages
+from vaex.commands.loggers import closing, keep_until, log_config, log_stages, step_of
 from vaex.commands.processes import cluster_plugins
 from vaex.commands.quieting import quiet
 from vaex.commands.record import flat_metrics
@@ -201,24 +201,6 @@ class Run:
         return flat_metrics(stage, self.trainer.callback_metrics, label)
 
 
-def _step_of(resume: Path) -> int:
-    """Return the optimiser steps that a checkpoint was taken behind.
-
-    Raises:
-        VaexError: when it is damaged; the best one is named, if there is one that can be read.
-    """
-    try:
-        return int(read_checkpoint(resume).get("global_step", 0))
-    except VaexError as error:
-        best = best_checkpoint(resume.parent.parent)
-        if best is None or best == resume:
-            raise
-        read_checkpoint(best)
-        raise VaexError(
-            f"{error} {best.name} beside it is whole: copy it to {resume.name} to go on from there."
-        ) from error
-
-
 def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path | None = None) -> Run:
     """Build all parts of a run; ``module`` replaces the one of the config.
 
@@ -236,5 +218,5 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
         module.start_from(read_checkpoint(stopped_at(config.init)), config.init)
     loggers = build_all(config.get("logger"))
     if resume is not None:
-        keep_until(loggers, _step_of(resume))
+        keep_until(loggers, step_of(resume))
     return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vaex.attention.target import Target
 from vaex.attention.targets import target_named
 from vaex.attention.values import over_cells
+from vaex.callbacks.pictures import logged_step
 from vaex.errors import VaexError, unknown
 from vaex.explanation import explain, score_only
 from vaex.metrics.faithfulness import FaithfulnessMetrics, Settings, deletion_to_normal
@@ -107,7 +108,7 @@ def faithfulness(
             print(f"vaex: {what} is not measured: {error}", file=sys.stderr)
     for logger in trainer.loggers:
         logged = {f"faithfulness/test/{name}": value for name, value in values.items()}
-        logger.log_metrics(logged, step=trainer.global_step)
+        logger.log_metrics(logged, step=logged_step(trainer))
     return {f"faithfulness_{name}": value for name, value in values.items()}
 
 

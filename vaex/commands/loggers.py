@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from vaex.build import read_checkpoint
 from vaex.callbacks.wandb_run import RunWandbLogger
+from vaex.errors import VaexError
+from vaex.runs import best_checkpoint
 
 
 def log_config(loggers: Sequence[Any], config: Mapping[str, Any], job: str) -> None:
@@ -29,6 +33,24 @@ def keep_until(loggers: Sequence[Any], step: int) -> None:
     for logger in loggers:
         if hasattr(logger, "keep_until"):
             logger.keep_until(step)
+
+
+def step_of(resume: Path) -> int:
+    """Return the optimiser steps that a checkpoint was taken behind.
+
+    Raises:
+        VaexError: when it is damaged; the best one is named, if there is one that can be read.
+    """
+    try:
+        return int(read_checkpoint(resume).get("global_step", 0))
+    except VaexError as error:
+        best = best_checkpoint(resume.parent.parent)
+        if best is None or best == resume:
+            raise
+        read_checkpoint(best)
+        raise VaexError(
+            f"{error} {best.name} beside it is whole: copy it to {resume.name} to go on from there."
+        ) from error
 
 
 @contextmanager
