@@ -13,6 +13,7 @@ from vaex import cluster
 from vaex.cluster import (
     REQUEUE_SIGNAL,
     answer_requeue_signal,
+    job_size,
     outer_processes,
     outer_rank,
     requeue_job,
@@ -20,6 +21,7 @@ from vaex.cluster import (
     slurm_step,
     was_requeued,
 )
+from vaex.errors import VaexError
 
 TASK = {
     "SLURM_JOB_ID": "4711",
@@ -74,6 +76,17 @@ def test_slurm(told: pytest.MonkeyPatch) -> None:
     told.setenv("SLURM_JOB_NAME", "bash")  # an interactive job: processes are started by hand
     assert slurm_job() is None
     assert outer_processes() == 1
+
+
+def test_the_size_of_a_job(told: pytest.MonkeyPatch) -> None:
+    assert (job_size("tasks"), job_size("nodes")) == (1, 1)
+    tell(told, {**TASK, "SLURM_NNODES": "3"})
+    assert (job_size("tasks"), job_size("nodes")) == (2, 3)
+    told.setenv("SLURM_NTASKS_PER_NODE", "4(x2)")
+    with pytest.raises(VaexError, match="not one number for all nodes"):
+        job_size("tasks")
+    with pytest.raises(VaexError, match="did you mean 'tasks'"):
+        job_size("task")
 
 
 def test_torchrun(told: pytest.MonkeyPatch) -> None:

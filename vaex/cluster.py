@@ -10,6 +10,8 @@ import sys
 import threading
 from types import FrameType
 
+from vaex.errors import VaexError, unknown
+
 INTERACTIVE = ("bash", "interactive")
 """Names of SLURM jobs in which a user starts processes by hand, as Lightning has it."""
 
@@ -50,6 +52,21 @@ def outer_rank() -> int:
     if slurm_job() is not None:
         return int(os.environ.get("SLURM_PROCID", "0"))
     return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def job_size(what: str) -> int:
+    """Return the ``tasks`` per node or the ``nodes`` of the SLURM job, 1 outside of one.
+
+    Raises:
+        VaexError: for another name, or a number that SLURM gives in a form of its own, as for nodes that differ.
+    """
+    names = {"tasks": "SLURM_NTASKS_PER_NODE", "nodes": "SLURM_NNODES"}
+    if what not in names:
+        raise unknown("size of a SLURM job", what, names)
+    found = os.environ.get(names[what], "1") if slurm_job() is not None else "1"
+    if not found.isdecimal():
+        raise VaexError(f"{names[what]} is '{found}', not one number for all nodes; set --ntasks-per-node and --nodes.")
+    return int(found)
 
 
 def requeue_job() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaex.cluster import job_size
 from vaex.errors import VaexError
 from vaex.shapes import check_shape
 
@@ -44,12 +45,14 @@ def register_resolvers() -> None:
 
     ``${vaex.channels:COLOR}`` are the image channels of a sprite colour; ``${vaex.group:NAME}`` names what runs are
     logged under together, the folder of a sweep, NAME for a single run; ``${vaex.tags:}`` are words that a run can be
-    found by: data, network and objective.
+    found by: data, network and objective; ``${vaex.slurm:tasks}`` and ``${vaex.slurm:nodes}`` are the tasks per node
+    and the nodes of the SLURM job, 1 outside of one.
     """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
     OmegaConf.register_new_resolver("vaex.group", _group, replace=True)
+    OmegaConf.register_new_resolver("vaex.slurm", job_size, replace=True)
     OmegaConf.register_new_resolver("vaex.tags", _tags, replace=True)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tests.modules.conftest import NETWORK
+from tests.pairs import results, run_pair
 from vaex.modules import FactorVAEModule
 
 
@@ -53,7 +54,7 @@ def trained(folder: Path, processes: int, every: int, attention: dict[str, Any])
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=processes,
-        strategy="ddp_spawn" if processes > 1 else "auto",
+        strategy="ddp" if processes > 1 else "auto",
         use_distributed_sampler=False,
         max_epochs=1,
         accumulate_grad_batches=every,
@@ -68,9 +69,14 @@ def trained(folder: Path, processes: int, every: int, attention: dict[str, Any])
     return module.state_dict()
 
 
-@pytest.mark.slow
+def _two(rank: int, folder: str, every: int, attention: dict[str, Any]) -> None:
+    torch.save(trained(Path(folder), 2, every, attention), f"{folder}/{rank}.pt")
+
+
 @pytest.mark.parametrize(("every", "attention"), [(1, {}), (2, {"weight": 50.0})], ids=["plain", "accumulated"])
 def test_two_processes_make_the_steps_of_one(every: int, attention: dict[str, Any], tmp_path: Path) -> None:
-    one, two = (trained(tmp_path, processes, every, attention) for processes in (1, 2))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    run_pair(_two, str(tmp_path), every, attention)
+    one = trained(tmp_path, 1, every, attention)
+    for two in results(tmp_path):
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)

@@ -187,7 +187,7 @@ def subject_of(folder: str, device: str, paths: DictConfig, factors: bool = True
 
     quiet()
     model = load(folder)
-    stored = stored_config({"data": (model.config.get("run") or {}).get("data") or {}})["data"]
+    stored = stored_config(model.config.get("run") or {}).get("data") or {}
     data: Any = build_data(OmegaConf.create({"paths": paths, "data": stored}).data, from_checkpoint=True)
     if factors and not isinstance(data, Sprites | DSprites):
         raise VaexError(

@@ -1,14 +1,11 @@
-"""What the processes of a training agree on: that a loss is finite, and buffers in validations of unequal shares."""
+"""What the processes of a training agree on: that a loss is finite, also in validations of unequal shares."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from vaex.errors import VaexError
 
@@ -52,17 +49,3 @@ class AgreeingModule(pl.LightningModule):
         (found, batch_idx), self._not_finite = self._not_finite or (None, 0), None
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_finite("validation loss", found, batch_idx)
-
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Let DDP send its buffers to the other processes with the first batch only: all processes have one."""
-        if batch_idx == 1:
-            self._share_buffers(False)
-
-    def on_validation_end(self) -> None:
-        """Let DDP send its buffers again."""
-        self._share_buffers(True)
-
-    def _share_buffers(self, share: bool) -> None:
-        wrapped = self.trainer.strategy.model
-        if isinstance(wrapped, DistributedDataParallel):
-            wrapped.require_forward_param_sync = share
