@@ -49,15 +49,15 @@ FLOORS = (  # top first; an import points to the same floor or to one below
     {"data"},
     {"reporting"},
     {"viz"},
-    {"config", "runs", "shapes", "checked", "intake", "cluster"},
+    {"config", "sentences", "runs", "shapes", "checked", "intake", "cluster"},
     {"types", "errors", "lazy"},
 )
 HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}
 
 ONLY_IN = {  # library: where it may be imported
     "albumentations": ("data/transforms.py",),
-    "hydra": ("cli.py", "commands/", "config.py"),
-    "omegaconf": ("cli.py", "commands/", "config.py"),
+    "hydra": ("cli.py", "commands/", "config.py", "sentences.py"),
+    "omegaconf": ("cli.py", "commands/", "config.py", "sentences.py"),
     "lightning": ("commands/", "callbacks/", "modules/", "calibrate.py", "data/", "benchmarks/"),
 }
 HEAVY = {

@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _wants_traceback(rest):
             raise
-        from vaex.config import sentence
         from vaex.intake import printable
+        from vaex.sentences import sentence
 
         print(f"vaex {name}: {printable(sentence(error, name, rest))}", file=sys.stderr)
         return 1

@@ -18,8 +18,9 @@ from vaex.commands.job_arguments import again, starts_processes
 from vaex.commands.jobs import Job, run_telling
 from vaex.commands.launch import first_value, under_hydra
 from vaex.commands.train import optimized
-from vaex.config import check, sentence
+from vaex.config import check
 from vaex.errors import VaexError
+from vaex.sentences import sentence
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.config import sentence
 from vaex.errors import VaexError
 from vaex.runs import shipped_names
+from vaex.sentences import sentence
 
 NEED_RUNS = ("pointing", "faithfulness")
 """Benchmarks of trained runs; where none is named they look at the shipped model."""
