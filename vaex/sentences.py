@@ -1,4 +1,4 @@
-"""Errors of any kind, of composing a config above all, in one sentence. Imports no torch."""
+"""Any error in one sentence, with the nearest valid name where a name was wrong. Imports no torch."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def child(arguments: list[str], log: Path, at_step: Callable[[int], None]) -> in
             original(self, trainer, *rest)
             at_step(trainer.global_step)
 
-        LastCheckpoint.on_train_batch_end = spied  # type: ignore[method-assign]
+        LastCheckpoint.on_train_batch_end = spied  # type: ignore[assignment,method-assign]
         status = main(["train", *arguments])
     finally:
         sys.stdout.flush()

@@ -39,7 +39,7 @@ def put(folder: Path, content: Any) -> Path:
 def changed(path: str, value: Any) -> dict[str, Any]:
     content = OmegaConf.create(OWN)
     OmegaConf.update(content, path, value, force_add=True)
-    plain: Any = OmegaConf.to_container(content, resolve=False)
+    plain: dict[str, Any] = OmegaConf.to_container(content, resolve=False)  # type: ignore[assignment]
     return plain
 
 

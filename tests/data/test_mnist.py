@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from vaex.data.idx import write_idx
-from vaex.data.mnist import FILES, MNIST, PUBLICATIONS
+from vaex.data.mnist import MNIST
+from vaex.data.mnist_files import FILES, PUBLICATIONS
 from vaex.errors import VaexError
 
 if TYPE_CHECKING:

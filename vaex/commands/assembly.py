@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.faithful import faithful_settings, faithfulness
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages
 from vaex.commands.processes import cluster_plugins
+from vaex.commands.quieting import quiet
 from vaex.commands.record import flat_metrics
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
@@ -50,22 +49,6 @@ def portable(config: DictConfig) -> Any:
         return resolved
 
     return walk(OmegaConf.to_container(config, resolve=False), container(config))
-
-
-def quiet() -> None:
-    """Silence what a user can do nothing about: Lightning's tips, device lists and worker advice."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for pattern in (
-        ".*does not have many workers.*",
-        ".*number of training batches.*smaller than the logging interval.*",
-        ".*GPU available but not used.*",
-        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen backbones are meant to be
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-        ".*litlogger.*",
-    ):
-        warnings.filterwarnings("ignore", message=pattern)
 
 
 def build_data(config: DictConfig, from_checkpoint: bool = False) -> pl.LightningDataModule:

@@ -159,7 +159,7 @@ def bench_training(config: DictConfig) -> None:
     from vaex.benchmarks.table import show_table
     from vaex.benchmarks.timing import one_thread
     from vaex.benchmarks.training import run_training, training_content, training_tables
-    from vaex.commands.assembly import quiet
+    from vaex.commands.quieting import quiet
 
     quiet()
     with one_thread():
@@ -179,7 +179,8 @@ def subject_of(folder: str, device: str, paths: DictConfig, factors: bool = True
     """
     from vaex.benchmarks.pointing import Subject
     from vaex.build import load
-    from vaex.commands.assembly import build_data, quiet
+    from vaex.commands.assembly import build_data
+    from vaex.commands.quieting import quiet
     from vaex.config import stored_config
     from vaex.data import DSprites, Sprites
     from vaex.modules import VAEModule

@@ -97,7 +97,8 @@ def calibrate_checkpoint(config: DictConfig) -> None:
 
     from vaex.build import load
     from vaex.calibrate import calibrated_copy, store_calibration
-    from vaex.commands.assembly import build_data, quiet
+    from vaex.commands.assembly import build_data
+    from vaex.commands.quieting import quiet
     from vaex.config import CHECKPOINT_CHOICE
 
     quiet()
