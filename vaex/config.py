@@ -1,4 +1,4 @@
-"""Where conf/ is found, the resolvers it uses, and errors of composition in one sentence. Imports no torch."""
+"""Where conf/ is found, the resolvers it uses, and what is checked of a config. Imports no torch."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from vaex.commands.gpus import gpus_of_job
 from vaex.commands.job_arguments import again, starts_processes
 from vaex.config import CHECKPOINT_CHOICE, check_augmentation, register_resolvers
 from vaex.errors import VaexError
+from vaex.intake import printable
 from vaex.runs import write_json
 from vaex.sentences import sentence
 
@@ -118,7 +119,7 @@ class Job:
         common = {bare(argument) for argument in self.typed}
         own = [override for override in job.overrides.task if bare(override) not in common]
         name = f"job {job.job.num} ({', '.join(own or job.overrides.task) or 'no overrides'})"
-        told = f"vaex {self.command}: {name} failed: {reason}"
+        told = printable(f"vaex {self.command}: {name} failed: {reason}")
         print(told, file=sys.stderr)
         with suppress(VaexError):  # a full disk: what was printed has to do
             content = {"sweep": self.sweep, "job": job.job.num, "told": told, "folder": job.runtime.output_dir}
