@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 settings.register_profile("vaex", deadline=None)  # a shared machine is slow now and then
 settings.load_profile("vaex")
+
+
+@pytest.fixture(autouse=True)
+def own_rank() -> Iterator[None]:
+    """Give the rank back that a test of several processes took: Lightning keeps it for the whole process."""
+    yield
+    lightning: Any = sys.modules.get("lightning_utilities.core.rank_zero")
+    if lightning is not None and getattr(lightning.rank_zero_only, "rank", None):
+        lightning.rank_zero_only.rank = 0
 
 
 @pytest.fixture(scope="session")

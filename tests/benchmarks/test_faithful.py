@@ -77,6 +77,7 @@ def test_the_most_active_latents_are_taken_without_factors(vae: Any) -> None:
         chosen_latents(Subject("a", still, still, Photos()), Options())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_whatever_its_batches(vae: Any) -> None:
     settings = Settings(steps=3, squares=3, subsets=4, shares=(0.3,), samples=1)
     subject: Any = Subject("a", vae, vae, Photos())  # type: ignore[arg-type]

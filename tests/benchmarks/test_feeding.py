@@ -77,6 +77,7 @@ def test_all_are_measured(options: dict[str, Any]) -> None:
     assert (result.images, result.batch) == (360, 32)
 
 
+@pytest.mark.slow
 def test_memory_is_counted() -> None:
     """In a process of its own: one that has run other tests may have memory to reuse."""
     if resident_bytes() is None:

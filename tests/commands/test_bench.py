@@ -195,6 +195,7 @@ def test_training_steps_are_measured_and_written(tmp_path: Path) -> None:
     assert main(["bench", "what=train", "batch_size=1", f"out={tmp_path}"]) == 1
 
 
+@pytest.mark.slow
 def test_faithfulness_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["runs=[sprites]", "images=3", "methods=[hires_cam]", "targets=[mean]", "match=0.7", f"out={tmp_path}"]
     assert main(["bench", "what=faithfulness", *arguments]) == 0

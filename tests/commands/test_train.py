@@ -183,6 +183,7 @@ def test_a_wrong_layer_stops_before_training(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_multirun_runs_every_job_and_names_the_failed_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = [f"hydra.sweep.dir={tmp_path}", "test=false", "trainer.max_epochs=1"]
     assert main(["train", "-m", *SMALL, *sweep, "network.latents=-1,2"]) == 1
@@ -211,6 +212,7 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
         assert metrics["test"][name] == pytest.approx(alone[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fashion_mnist_and_mnist_train_from_real_files(vaex_data: Path, tmp_path: Path) -> None:
     common = ["data=mnist", "network=mnist", "objective=vae", f"paths.data={vaex_data}", "debug=fast"]
     for name in ("mnist", "fashion_mnist"):
@@ -250,6 +252,7 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
     assert not same(before, weights(moved))
 
 
+@pytest.mark.slow
 def test_resume_keeps_what_it_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert train(folder, "trainer.max_epochs=1", "test=false") == 0
@@ -272,6 +275,7 @@ def test_without_a_checkpoint_the_last_weights_are_tested(tmp_path: Path, capsys
     assert "last weights" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_have_two_folders(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vaex", "train", *SMALL, f"paths.output={tmp_path}", "debug=fast", "test=false"]
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
