@@ -173,6 +173,7 @@ def test_an_interrupt_leaves_the_checkpoint(
     assert {path.name for path in file.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_calibrated_does_not_cost_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert train(folder, "trainer.max_epochs=1", "calibration_images=1") == 0

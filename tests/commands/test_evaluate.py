@@ -39,6 +39,7 @@ def test_needs_the_checkpoint_alone(trained: Path, tmp_path: Path) -> None:
     assert evaluate(tmp_path / "a", f"ckpt={tmp_path / 'moved.ckpt'}") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_key_of_the_stored_config_can_be_changed(trained: Path, tmp_path: Path) -> None:
     stored = evaluate(tmp_path / "a", f"ckpt={trained}")
     other = evaluate(tmp_path / "b", f"ckpt={trained}", "attention.target=mean")
@@ -48,6 +49,7 @@ def test_one_key_of_the_stored_config_can_be_changed(trained: Path, tmp_path: Pa
     assert other["loss"] == stored["loss"]
 
 
+@pytest.mark.slow
 def test_random_weights_are_those_that_training_started_from(trained: Path, tmp_path: Path) -> None:
     untrained = evaluate(tmp_path / "a", f"ckpt={trained}", "random_weights=true")
     assert untrained["loss"] > evaluate(tmp_path / "b", f"ckpt={trained}")["loss"]
@@ -63,6 +65,7 @@ def test_other_data_by_choice(trained: Path, tmp_path: Path) -> None:
     assert other["loss"] > 0
 
 
+@pytest.mark.slow
 def test_other_augmentation_by_choice(tmp_path: Path) -> None:
     """Corruption of the test images needs no other word: the data is the checkpoint's, the augmentation is not."""
     for number in range(10):

@@ -213,6 +213,7 @@ def test_pictures_do_not_overwrite_each_other(tmp_path: Path) -> None:
     assert overview.shape[0] > 3 * picture.shape[0]  # six rows against one
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_has_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cwd = tmp_path / "cwd"
     cwd.mkdir()

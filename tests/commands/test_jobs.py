@@ -72,6 +72,7 @@ def searched(tmp_path: Path, *overrides: str, task: Any) -> tuple[list[dict[str,
     return trials, yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_of_its_trials_and_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Which trial is best is looked up by hand; the same seed tries the same again, so that skip_finished can go on."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
+import pytest
 import torch
 
 from tests.modules.conftest import NETWORK, sprites
@@ -12,6 +13,7 @@ from vaex.explanation import explain
 from vaex.modules import VAEModule
 
 
+@pytest.mark.slow
 def test_a_compiled_run_takes_a_last_batch_of_another_size(tmp_path: Path) -> None:
     """Its weights and maps are those of an eager one; `aot_eager` traces as the default backend does, without C++."""
     torch._dynamo.reset()

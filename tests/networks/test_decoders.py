@@ -65,6 +65,7 @@ def test_factor_vae_network_is_that_of_the_table(channels: int) -> None:
     assert parameters(decoder) == fc + deconv
 
 
+@pytest.mark.slow
 def test_conv_network_gives_back_every_size_at_every_depth() -> None:
     for size in range(32, 257):
         for depth in (1, 3, int(math.log2(size))):
