@@ -105,8 +105,8 @@ class KeptTest:
         maps = {"score": np.stack([entry["score_map"] for entry in entries])}
         for name in entries[0]["others"]:
             maps[f"other:{name}"] = np.stack([entry["others"][name] for entry in entries])
-        for target in latents:
-            maps[f"latent:{target}"] = np.stack([entry["maps"][target] for entry in entries])
+        for position, latent in latents.items():
+            maps[f"latent:{latent}"] = np.stack([entry["maps"][position] for entry in entries])
         ranges = {}
         for name, values in maps.items():
             if name == "score":  # with its own precision: the threshold of the report is compared with it
@@ -131,14 +131,15 @@ class KeptTest:
         write_atomic(path, buffer.getvalue())
 
     def _latents(self, entries: list[dict[str, Any]]) -> dict[int, int]:
-        """Return position among the maps by name of the latent, in the order they are to be shown."""
+        """Return position among the maps -> latent, in the order they are to be shown."""
         targets, kls = len(entries[0]["maps"]), [entry["kl"] for entry in entries]
-        known = list(self.latents) if self.latents is not None else list(range(targets))
+        known = (
+            list(self.latents) if self.latents is not None and len(self.latents) == targets else list(range(targets))
+        )
         order = list(range(targets))
-        if kls[0] is not None and len(kls[0]) == targets:
-            order = np.argsort(-np.mean(kls, axis=0), kind="stable").tolist()
-        names = {} if len(known) != targets else {position: known[position] for position in order[:LATENTS]}
-        return names or {position: position for position in order[:LATENTS]}
+        if kls[0] is not None and len(kls[0]) > max(known):
+            order = np.argsort(-np.mean(kls, axis=0)[known], kind="stable").tolist()
+        return {position: known[position] for position in order[:LATENTS]}
 
 
 def _picture(

@@ -87,7 +87,7 @@ def report_page(result: Any, others: Sequence[Any] = ()) -> str:
             *gallery,
             kinds_section(result),
             *pictures[:count],
-            curves_section(result.folder),
+            curves_section(result),
             config_section(result.folder),
         ]
         text = page(title_of(result), lead, parts, data, f"Written by vaex {__version__}.")

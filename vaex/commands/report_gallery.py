@@ -55,22 +55,15 @@ def kept_parts(kept: Kept | None) -> tuple[list[Section], dict[str, Any]]:
     failures = failures_of(rows, images)
     gallery = gallery_of(kept, pixels, failures)
     data = {"gallery": gallery_data(gallery), "pixel": plain(pixels), "image": plain(images)}
-    sections = [
-        thresholds_section(kept, pixels, images),
-        Section(
-            "gallery",
-            "Gallery",
-            joined(
-                [
-                    element("p", gallery_note(kept), class_="note"),
-                    gallery_controls(gallery, pixels is not None),
-                    gallery_body(),
-                ]
-            ),
-        ),
-        failures_section(kept, failures),
+    shown = [
+        *curves(kept, pixels, images),
+        element("p", gallery_note(kept), class_="note"),
+        gallery_controls(gallery, pixels is not None),
+        element("div", threshold_controls(data["pixel"], data["image"]), class_="sticky"),  # while the cards scroll
+        gallery_body(),
     ]
-    return sections, data
+    title = "Thresholds and gallery" if pixels or images else "Gallery"
+    return [Section("gallery", title, joined(shown)), failures_section(kept, failures)], data
 
 
 def plain(points: OperatingPoints | None) -> dict[str, Any] | None:
@@ -132,8 +125,8 @@ def gallery_note(kept: Kept) -> str:
     )
 
 
-def thresholds_section(kept: Kept, pixels: OperatingPoints | None, images: OperatingPoints | None) -> Section:
-    """Return ROC, PRO and precision-recall curves with the sliders that run over their thresholds."""
+def curves(kept: Kept, pixels: OperatingPoints | None, images: OperatingPoints | None) -> list[Markup]:
+    """Return ROC, PRO and precision-recall curves, and what they were made of."""
     plots: list[Markup] = []
     notes = []
     if images is not None:
@@ -144,17 +137,15 @@ def thresholds_section(kept: Kept, pixels: OperatingPoints | None, images: Opera
         count, height, width = kept["arrays"]["curve_maps"].shape
         notes.append(
             f"Pixel curves: maps and masks of {count} test images, averaged down to {height}x{width} cells, at "
-            f"{len(pixels.thresholds)} thresholds; the numbers under Metrics are of full maps and exact."
+            f"{len(pixels.thresholds)} thresholds; the numbers under Metrics are of whole maps and exact."
         )
     if not plots:
-        return Section("thresholds", "Thresholds", Markup(""))
+        return []
     notes.append(
-        "Sliders begin at the highest F1, which is chosen by the labels of these very images: it is no threshold "
-        "that could have been known before. Moving the pixel threshold paints the gallery."
+        "The thresholds below begin at the highest F1, chosen by the labels of these very images: none that could have "
+        "been known before. The dots are where they lie; moving the pixel threshold paints the gallery."
     )
-    controls = threshold_controls(plain(pixels), plain(images))
-    told = element("p", " ".join(notes), class_="note")
-    return Section("thresholds", "Thresholds", joined([controls, told, element("div", *plots, class_="plots")]))
+    return [element("p", " ".join(notes), class_="note"), element("div", *plots, class_="plots")]
 
 
 def _plots(points: OperatingPoints, curve: str, what: str) -> list[Markup]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vaex.reporting.published import published_columns
 from vaex.reporting.results import Result
+from vaex.runs import CHECKPOINTS
 from vaex.viz.report_html import Markup, definitions, element, joined, picture, table
 from vaex.viz.report_page import Section
 from vaex.viz.report_plots import line_plot
@@ -172,33 +173,34 @@ def pictures_sections(folder: Path) -> list[Section]:
     for name, title, start, text in kinds:
         files = [
             path
-            for path in sorted((folder / "figures").glob(f"{start}*"))
-            if path.suffix.lower() in (".png", ".gif") and path.stat().st_size <= LARGEST_PICTURE
+            for path in (folder / "figures").glob(f"{start}*.png")  # no GIF: what moves cannot be stopped
+            if path.stat().st_size <= LARGEST_PICTURE
         ]
-        shown = [
-            picture(path.read_bytes(), f"{text} ({path.name})", f"image/{path.suffix.lower()[1:]}")
-            for path in _newest(files)
-        ]
-        if shown:
-            sections.append(Section(name, title, joined(shown)))
+        if files:
+            newest = max(files, key=lambda path: (path.stat().st_mtime, path.name))
+            sections.append(Section(name, title, picture(newest.read_bytes(), f"{text} ({newest.name})")))
     return sections
 
 
-def _newest(files: Sequence[Path]) -> list[Path]:
-    """Return the last picture of each kind of file: names end with step or epoch."""
-    last = {path.suffix: path for path in sorted(files, key=lambda path: path.stat().st_mtime)}
-    return list(last.values())
+def curves_section(result: Result) -> Section:
+    """Return metrics.csv as small plots, one per measure, training and validation in each.
 
-
-def curves_section(folder: Path) -> Section:
-    """Return metrics.csv as small plots, one per measure, training and validation in each."""
-    lines = read_curves(folder)
+    An evaluation shows the training of the run whose checkpoint it tested.
+    """
+    lines, note = read_curves(result.folder), ""
+    if not lines and result.config.get("ckpt"):
+        path = Path(str(result.config["ckpt"])).expanduser()
+        origin = path.parent.parent if path.parent.name == CHECKPOINTS else path
+        lines, note = read_curves(origin), f"The training of {origin}, whose checkpoint was tested."
     plots = [
         line_plot(stages, name, "optimiser step", UNITS.get(name, "value"))
         for name, stages in lines.items()
         if any(len(x) > 1 for x, _ in stages.values())
     ]
-    return Section("curves", "Training", element("div", *plots, class_="plots") if plots else Markup(""))
+    if not plots:
+        return Section("curves", "Training", Markup(""))
+    told = element("p", note, class_="note") if note else ""
+    return Section("curves", "Training", joined([told, element("div", *plots, class_="plots")]))
 
 
 def read_curves(folder: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:

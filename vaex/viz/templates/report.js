@@ -66,39 +66,50 @@
       return scratch;
     }
 
+    // Small images are drawn larger than they are, so that outlines stay thin
+    const factor = Math.max(1, Math.round(320 / width)), plate = element("canvas");
+    plate.width = width;
+    plate.height = height;
+    const under = plate.getContext("2d");
+
     function paint(canvas, item, map, painted) {
-      canvas.width = width;
-      canvas.height = height;
-      const context = canvas.getContext("2d"), picture = context.createImageData(width, height);
+      canvas.width = width * factor;
+      canvas.height = height * factor;
+      const context = canvas.getContext("2d"), picture = under.createImageData(width, height);
       const source = map === "decoded" ? item.decoded : item.pixels, plain = typeof map === "string";
       for (let i = 0; i < width * height; i++) {
         let [red, green, blue] = [source[3 * i], source[3 * i + 1], source[3 * i + 2]];
         if (!plain) red = green = blue = 31 + 0.73 * (0.299 * red + 0.587 * green + 0.114 * blue);
         picture.data.set([red, green, blue, 255], 4 * i);
       }
-      context.putImageData(picture, 0, 0);
+      under.putImageData(picture, 0, 0);
+      context.drawImage(plate, 0, 0, canvas.width, canvas.height);
       if (!plain) {
         context.imageSmoothingEnabled = !painted;
-        context.drawImage(coloured(item, map, painted), 0, 0, width, height);
+        context.drawImage(coloured(item, map, painted), 0, 0, canvas.width, canvas.height);
       }
       if (item.truth && byId("outline") && byId("outline").checked) outline(context, item.truth);
     }
 
-    // Black beneath white: seen on any ground
+    // Cyan on black: seen on any ground
     function outline(context, truth) {
       const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && truth[y * width + x] > 0;
+      const edge = (x0, y0, x1, y1) => {
+        context.moveTo(x0 * factor, y0 * factor);
+        context.lineTo(x1 * factor, y1 * factor);
+      };
       context.beginPath();
       for (let y = 0; y < height; y++) {
         for (let x = 0; x < width; x++) {
           if (!inside(x, y)) continue;
-          if (!inside(x - 1, y)) { context.moveTo(x, y); context.lineTo(x, y + 1); }
-          if (!inside(x + 1, y)) { context.moveTo(x + 1, y); context.lineTo(x + 1, y + 1); }
-          if (!inside(x, y - 1)) { context.moveTo(x, y); context.lineTo(x + 1, y); }
-          if (!inside(x, y + 1)) { context.moveTo(x, y + 1); context.lineTo(x + 1, y + 1); }
+          if (!inside(x - 1, y)) edge(x, y, x, y + 1);
+          if (!inside(x + 1, y)) edge(x + 1, y, x + 1, y + 1);
+          if (!inside(x, y - 1)) edge(x, y, x + 1, y);
+          if (!inside(x, y + 1)) edge(x, y + 1, x + 1, y + 1);
         }
       }
-      const thick = Math.max(1, width / 80);
-      for (const [colour, line] of [["#000", 2 * thick], ["#fff", thick]]) {
+      context.lineCap = "square";
+      for (const [colour, line] of [["#000", 5], ["#00e5ff", 2.5]]) {
         context.strokeStyle = colour;
         context.lineWidth = line;
         context.stroke();
