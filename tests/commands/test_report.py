@@ -231,7 +231,8 @@ PROBE = """
   get("outline").checked = false; get("outline").dispatchEvent(new Event("input")); result.bare = ink();
   const before = dot(); change("pixel-threshold", "0"); result.moved = dot() !== before; result.all = ink();
   result.painted = get("paint").checked;
-  change("pixel-threshold", get("pixel-threshold").max); result.few = ink(); result.told = get("pixel-value").textContent;
+  change("pixel-threshold", get("pixel-threshold").max); result.few = ink();
+  result.told = get("pixel-value").textContent;
   change("image-threshold", "0"); result.every = shown().every((t) => t.includes("called anomalous"));
   document.querySelector("#cards button").click(); result.dialog = get("large").open;
   result.views = document.querySelectorAll("#large-maps canvas").length;
@@ -239,7 +240,8 @@ PROBE = """
   result.failures = document.querySelectorAll("#failure-cards canvas").length;
   result.title = document.title; result.images = [...document.images].map((i) => i.naturalWidth);
   result.wide = document.documentElement.scrollWidth <= window.innerWidth;
-  const node = document.createElement("pre"); node.id = "result"; node.textContent = "RESULT" + btoa(unescape(encodeURIComponent(JSON.stringify(result)))) + "END";
+  const node = document.createElement("pre"); node.id = "result";
+  node.textContent = "RESULT" + btoa(unescape(encodeURIComponent(JSON.stringify(result)))) + "END";
   document.body.append(node);
 })();
 </script>

@@ -165,8 +165,8 @@ def _picture(
 
 def reduced(maps: Tensor, side: int) -> Tensor:
     """Return maps (B, T, H, W), made smaller by averaging where a side is longer than ``side``."""
-    size = [min(side, length) for length in maps.shape[-2:]]
-    return maps.float() if list(maps.shape[-2:]) == size else F.adaptive_avg_pool2d(maps.float(), size)
+    size = (min(side, maps.shape[-2]), min(side, maps.shape[-1]))
+    return maps.float() if tuple(maps.shape[-2:]) == size else F.adaptive_avg_pool2d(maps.float(), size)
 
 
 def to_bytes(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:

@@ -70,7 +70,7 @@ def plain(points: OperatingPoints | None) -> dict[str, Any] | None:
     """Return points as plain lists; the precision where nothing is called anomalous counts as 1."""
     if points is None:
         return None
-    values = {"thresholds": points.thresholds, "fpr": points.fpr, "tpr": points.tpr}
+    values: dict[str, Any] = {"thresholds": points.thresholds, "fpr": points.fpr, "tpr": points.tpr}
     values |= {"precision": np.nan_to_num(points.precision, nan=1.0), "pro": points.pro}
     return {name: value.tolist() for name, value in values.items() if value is not None} | {"best": points.best}
 
@@ -95,10 +95,12 @@ def gallery_of(kept: Kept, pixels: OperatingPoints | None, failures: Mapping[int
             title = f"{kept['score']} (this run's score)"
             maps.append(GalleryMap(title, scaled, low, low + span, threshold=pixels is not None))
         elif kind == "other" and which != kept["score"]:
-            maps.append(GalleryMap(which, arrays[name], *ranges[name]))
+            low, high = ranges[name]
+            maps.append(GalleryMap(which, arrays[name], low, high))
         elif kind == "latent":
             group = f"Attention of latents, by KL{': ' + kept['method'] if kept.get('method') else ''}"
-            maps.append(GalleryMap(f"latent {which}", arrays[name], *ranges[name], group=group, unit="attention"))
+            low, high = ranges[name]
+            maps.append(GalleryMap(f"latent {which}", arrays[name], low, high, group, "attention"))
     items = [
         GalleryItem(
             name_of(number),

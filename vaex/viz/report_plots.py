@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from vaex.viz.report_html import Markup, element, embedded_json, joined
 
@@ -15,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 42
 MOST_POINTS = 400
 """Longer lines are thinned out to so many points."""
 
-Line = tuple[Sequence[float], Sequence[float]]
+Line = tuple[Sequence[float] | NDArray[np.float64], Sequence[float] | NDArray[np.float64]]
 
 
 class Axis:
