@@ -27,14 +27,12 @@ def kept(folder: Path, batch: int, latents: list[int] | None = None) -> dict[str
     masks = torch.zeros(COUNT, 1, 96, 80)
     masks[::2, :, 10:12, 10:12] = 1
     labels = torch.arange(COUNT) % 2 == 0
-    test = KeptTest("own", "grad_cam", latents)
+    test = KeptTest("own", {"method": "grad_cam", "latents": latents}, names=["a", "b"])
     for start in range(0, COUNT, batch):
         part = slice(start, start + batch)
         explanation = Explanation(maps[part], score_map[part], score[part], kl[part], kl[part], kl[part], None)
         scored = {"other": Scored(2 * score_map[part], 2 * score[part])}
-        test.update(
-            images[part], explanation, scored, labels[part].long(), masks[part], labels[part].long(), ["a", "b"]
-        )
+        test.update(images[part], explanation, scored, labels[part].long(), masks[part], labels[part].long())
     test.write(folder / "kept.npz")
     with np.load(folder / "kept.npz") as arrays:
         found = {name: arrays[name] for name in arrays.files}
@@ -107,5 +105,5 @@ def test_bytes_have_an_end_that_means_something(values: list[float], ends: tuple
 
 
 def test_nothing_is_written_of_an_empty_test(tmp_path: Path) -> None:
-    KeptTest("own", "grad_cam").write(tmp_path / "kept.npz")
+    KeptTest("own").write(tmp_path / "kept.npz")
     assert not list(tmp_path.iterdir())

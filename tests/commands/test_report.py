@@ -68,10 +68,10 @@ def keep_test(folder: Path) -> None:
     score = torch.arange(COUNT).flip(0).float()
     score[0], score[23] = -5, 21.5
     maps, kl = torch.rand(COUNT, 3, 32, 32, generator=generator), torch.ones(COUNT, 3)
-    kept = KeptTest("own", "grad_cam")
+    kept = KeptTest("own", names=["good", HOSTILE])
     explanation = Explanation(maps, score_map, score, kl, kl, kl, images)
     others = {"other": Scored(score_map.flip(2) - 0.5, score)}
-    kept.update(images, explanation, others, labels.long(), masks, labels.long(), ["good", HOSTILE])
+    kept.update(images, explanation, others, labels.long(), masks, labels.long())
     kept.write(folder / KEPT_TEST)
 
 

@@ -40,7 +40,7 @@ class KeptTest:
     def __init__(
         self, score: str, options: Mapping[str, Any] | None = None, judged: bool = True, names: Sequence[str] = ()
     ) -> None:
-        """``options`` are those of `latent_attention`, ``names`` of kinds; not ``judged``: labels mean something else."""
+        """``options``: of `latent_attention`; ``names``: of kinds; not ``judged``: labels mean something else."""
         given = options or {}
         method = given.get("method", "grad_cam")
         self.method = str(method["name"] if isinstance(method, Mapping) else getattr(method, "name", method))

@@ -48,7 +48,7 @@ def write_report(folder: Path, others: Sequence[str] = (), out: Path | None = No
     Raises:
         VaexError: when it is no run folder, or nothing was measured yet.
     """
-    from vaex.commands.table import config_of, origin_of, read_results
+    from vaex.commands.run_folders import config_of, origin_of, read_results
     from vaex.reporting.results import read_result
 
     if not folder.is_dir():

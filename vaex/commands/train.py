@@ -173,5 +173,5 @@ def report(folder: Path, stages: dict[str, dict[str, float]], title: str, page: 
     if page:
         from vaex.commands.report import try_report
 
-        if (path := try_report(folder)) is not None:
-            console.print(f"Report:     {path}", soft_wrap=True, highlight=False)
+        if (written := try_report(folder)) is not None:
+            console.print(f"Report:     {written}", soft_wrap=True, highlight=False)
