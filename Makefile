@@ -28,7 +28,7 @@ install = "$(bin)/python" -m pip install --disable-pip-version-check --constrain
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.vaex ## install vaex into .venv, train a beta-VAE on drawn sprites, test it, say where its pictures are
+demo: $(VENV)/.vaex ## install vaex into .venv, train a beta-VAE on drawn sprites, test it, say where its report is
 	"$(bin)/vaex" train experiment=demo
 
 environment: $(VENV)/.vaex-dev ## install vaex and the developer tools into .venv

@@ -87,6 +87,7 @@ def test_wheel_holds_the_package_its_conf_and_nothing_else(wheel: Path) -> None:
     code = {name for name in code if "__pycache__" not in name}
     assert {name for name in names if ".dist-info/" not in name} == conf | code
     assert {"vaex/conf/train.yaml", "vaex/py.typed"} <= names
+    assert {f"vaex/viz/templates/report.{suffix}" for suffix in ("html", "css", "js")} <= names
     assert any(name.startswith("vaex/checkpoints/") and name.endswith(".ckpt") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -125,3 +126,4 @@ def test_installed_vaex_trains_from_another_folder(installed: Installed, tmp_pat
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"]
     assert list((folder / "checkpoints").glob("*.ckpt"))
+    assert 'id="gallery"' in (folder / "report.html").read_text(encoding="utf-8")  # its templates were found

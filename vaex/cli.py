@@ -50,6 +50,11 @@ COMMANDS = {
         "measure speed and memory beside peers, and maps against known truth",
         "vaex bench cases=[mnist_conv2]",
     ),
+    "report": Command(
+        "vaex.commands.report",
+        "write one page to look at a run: metrics, curves, gallery of maps",
+        "vaex report run=RUN_FOLDER",
+    ),
     "table": Command(
         "vaex.commands.table",
         "turn run folders into a table: mean, spread, intervals over seeds",

@@ -18,6 +18,8 @@ from vaex.intake import check_checkpoint_archive, check_pickle, check_plain, har
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
+REPORT = "report.html"
+KEPT_TEST = Path("maps") / "report_test.npz"  # what a test leaves for the report
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 

@@ -32,19 +32,21 @@ from torch import Tensor
 
 from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
-from vaex.attention.methods import method_named, rectifier_named
-from vaex.attention.targets import target_named, whole_numbers
+from vaex.attention.targets import target_named
 from vaex.callbacks.batches import entry, group_names, images_of
 from vaex.callbacks.extremes import Extremes, extremes_for, log_extremes
+from vaex.callbacks.kept import KeptTest
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
+from vaex.callbacks.names import check_attention_options
 from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, save_maps
 from vaex.callbacks.strips import log_strips
 from vaex.callbacks.throughput import now
 from vaex.columns import columns_to_draw
-from vaex.errors import VaexError, unknown
+from vaex.errors import VaexError
 from vaex.explanation import calibration_of, explain_and_score
 from vaex.metrics.maps import MapMetrics
+from vaex.runs import KEPT_TEST
 from vaex.scores import Scored, needs_calibration, score_named
 from vaex.scores.registry import ScoreLike
 from vaex.types import Explanation
@@ -106,20 +108,14 @@ class Attention(pl.Callback):
         self.resolution = resolution
         self._measures: ScoreMeasures | None = None
         self._extremes: Extremes | None = None
+        self._kept: KeptTest | None = None
         self._fixed: tuple[Tensor, Tensor | None] | None = None
         self._seconds = self._started = 0.0
 
     def _check_names(self) -> None:
         own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
-        for name in self.options:
-            if name not in OPTIONS:
-                raise unknown("option of the attention callback", name, [*own, *OPTIONS])
         named_apart(self.scores)
-        if self.options.get("latents") is not None:
-            whole_numbers("latents", self.options["latents"])
-        for option, check in (("method", method_named), ("target", target_named), ("rectify", rectifier_named)):
-            if option in self.options:
-                check(self.options[option])
+        check_attention_options(self.options, own, OPTIONS)
 
     # --- what is explained
 
@@ -148,7 +144,7 @@ class Attention(pl.Callback):
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._maps = MapMetrics().to(pl_module.device)
-        self._fixed = self._extremes = None
+        self._fixed = self._extremes = self._kept = None
         self._seconds, self._started = 0.0, now(pl_module.device)
 
     def _take(
@@ -166,6 +162,8 @@ class Attention(pl.Callback):
             self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
         if self._extremes is not None:
             self._extremes.update(batch, explanation, self._columns)
+        if self._kept is not None:
+            self._kept.take(batch, explanation, scored)
         self._seconds += now(pl_module.device) - started
         return scored
 
@@ -207,6 +205,7 @@ class Attention(pl.Callback):
         self._begin(pl_module)
         self._measures = ScoreMeasures(named_apart(self.scores), self.resolution, pl_module.device)
         self._extremes = extremes_for(trainer, self.table_images)
+        self._kept = KeptTest(self.score.known_as, self.options, bool(self.scores), group_names(trainer))
 
     def on_test_batch_end(
         self,
@@ -230,6 +229,8 @@ class Attention(pl.Callback):
             self._log(pl_module, "localization/test", self._measures.compute())
         log_extremes(self._extremes, "attention/test/extremes", trainer)
         self._draw(trainer, pl_module, "test")
+        if self._kept is not None and trainer.is_global_zero:
+            self._kept.write(Path(self.folder or trainer.default_root_dir) / KEPT_TEST)
 
     # --- what comes out
 

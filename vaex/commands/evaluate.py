@@ -53,4 +53,5 @@ def test_checkpoint(config: DictConfig) -> None:
         record.content |= {"checkpoint": str(config.ckpt), "random_weights": config.random_weights}
         stages = run.test()
         write_metrics(folder, **stages)
-    report(folder, stages, "untrained network" if config.random_weights else "checkpoint")
+    title = "untrained network" if config.random_weights else "checkpoint"
+    report(folder, stages, title, page=config.get("report", True))

@@ -21,7 +21,19 @@ from vaex.errors import VaexError
 from vaex.runs import read_config
 
 PATHS = (
-    *("ckpt", "images", "out", "resume", "init", "runs", "paths.data", "paths.output", "paths.run", "hydra.run.dir"),
+    *(
+        "ckpt",
+        "images",
+        "out",
+        "resume",
+        "init",
+        "run",
+        "runs",
+        "paths.data",
+        "paths.output",
+        "paths.run",
+        "hydra.run.dir",
+    ),
     *("data.root", "data.normal_dir", "data.normal_test_dir", "data.abnormal_dir", "data.mask_dir", "data.manifest"),
     "data.cache_dir",
 )

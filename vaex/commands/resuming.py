@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "calibrate",
     "calibration_images",
     "optimized_metric",
+    "report",
     "skip_finished",
     "pin_gpus",
 )

@@ -98,7 +98,7 @@ def fit_and_test(config: DictConfig) -> Optimized:
             write_metrics(folder, **stages)
             best = best_checkpoint(folder)
             record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
-    report(folder, stages, title)
+    report(folder, stages, title, page=config.get("report", True))
     return optimized(config, stages)
 
 
@@ -152,8 +152,8 @@ def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> 
     return found[0] if isinstance(names, str) else tuple(found)
 
 
-def report(folder: Path, stages: dict[str, dict[str, float]], title: str) -> None:
-    """Print a table of the numbers, the run folder and the pictures worth opening.
+def report(folder: Path, stages: dict[str, dict[str, float]], title: str, page: bool = True) -> None:
+    """Print a table of the numbers, the run folder and the pictures worth opening; ``page``: also write the report.
 
     Numbers of one kind of defect are in metrics.json alone.
     """
@@ -170,3 +170,8 @@ def report(folder: Path, stages: dict[str, dict[str, float]], title: str) -> Non
     console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
     for path in (tests + [p for p in pictures if p not in tests][-1:])[:3]:
         console.print(f"Picture:    {path}", soft_wrap=True, highlight=False)
+    if page:
+        from vaex.commands.report import try_report
+
+        if (written := try_report(folder)) is not None:
+            console.print(f"Report:     {written}", soft_wrap=True, highlight=False)

@@ -18,7 +18,7 @@ MEASURES = (
 
 IDLE = (
     *("seed", "name", "resume", "ckpt", "optimized_metric", "paths", "logger", "hydra"),
-    *("skip_absent", "skip_finished", "pin_gpus"),
+    *("skip_absent", "skip_finished", "pin_gpus", "report"),
     *("callbacks.progress", "callbacks.lr_monitor", "callbacks.last_checkpoint", "callbacks.attention.every_n_epochs"),
     *("callbacks.attention.figure_images", "callbacks.attention.figure_latents"),
     *("callbacks.attention.folder", "callbacks.best_checkpoint.dirpath"),
