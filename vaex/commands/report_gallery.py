@@ -120,7 +120,9 @@ def gallery_of(kept: Kept, pixels: OperatingPoints | None, failures: Mapping[int
 def gallery_note(kept: Kept) -> str:
     """Return what the gallery holds, in a sentence or two."""
     height, width = kept["arrays"]["score"].shape[1:]
-    shown = "The images of highest and lowest score, among all and among the normal and anomalous ones"
+    labelled = all(row["label"] is not None for row in kept["rows"])
+    shown = "The images of highest and lowest score"
+    shown += ", among all and among the normal and the anomalous ones" if labelled else ""
     return (
         f"{shown}. Maps are averaged down to {height}x{width} cells. Press a card to see all its maps. Names count "
         "test images from 0, as test_images=[N] of vaex explain does."
