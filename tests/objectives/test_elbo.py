@@ -150,3 +150,11 @@ def test_the_kl_of_half_precision_is_summed_in_single(images: Tensor, output: VA
 def test_negative_settings_are_told(options: dict[str, float]) -> None:
     with pytest.raises(VaexError, match=r"objective\.free_bits and objective\.beta must be 0 or more"):
         ELBO(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_told_at_once(value: float) -> None:
+    with pytest.raises(VaexError, match=r"objective\.free_bits and objective\.beta must be 0 or more"):
+        ELBO(beta=value)
+    with pytest.raises(VaexError, match=r"objective\.free_bits and objective\.beta must be 0 or more"):
+        ELBO(free_bits=value)

@@ -47,7 +47,7 @@ class Disentanglement(pl.Callback):
 
     Raises:
         VaexError: for an unknown metric, numbers out of range, or a ``model`` that names nothing. What codes do not
-            allow (too few images for a vote, NaN) is warned of.
+            allow (too few images for a vote, NaN) is warned of, and the other metrics count.
     """
 
     def __init__(
@@ -128,12 +128,15 @@ class Disentanglement(pl.Callback):
 
         table = encoded(vae, data, self.codes, self.seed, self.batch_size)
         found: dict[str, float] = {}
-        try:
-            for name in self.names:
+        for name in self.names:
+            try:
                 found |= SCORES[name](table.codes, table.factors, self.seed)
+            except VaexError as error:
+                rank_zero_warn(f"{name} is not measured after {done} batches: {error}")
+        try:
             picture = information_picture(table, self.seed)
         except VaexError as error:
-            rank_zero_warn(f"Disentanglement is not measured after {done} batches: {error}")
+            rank_zero_warn(f"Mutual information is not measured after {done} batches: {error}")
             return found
         folder = Path(self.folder or trainer.default_root_dir)
         save_png(picture, folder / "figures" / f"mutual_information_step{done:07d}.png")

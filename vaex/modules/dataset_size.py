@@ -1,4 +1,4 @@
-"""The number of training images, for objectives that estimate densities of the whole data set from a batch."""
+"""How many images objectives ask for: of the data set, for densities estimated from a batch, and of a batch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from vaex.errors import VaexError
 from vaex.objectives.attention import AttentionDisentanglement
 from vaex.objectives.beta_tcvae import BetaTCVAE
+from vaex.objectives.gathering import processes
 from vaex.objectives.terms import Objective
 
 
@@ -47,3 +48,29 @@ def tell_dataset_size(objective: Objective, options: dict[str, Any], trainer: pl
         )
     if found is not None:
         inner.dataset_size = options["dataset_size"] = found
+
+
+def least_images(objective: Objective) -> int:
+    """Return how many images of a batch ``objective`` takes at least: 2 where it compares them, else 1."""
+    inner = objective.inner if isinstance(objective, AttentionDisentanglement) else objective
+    return int(getattr(inner, "least", 1))
+
+
+def check_last_batch(objective: Objective, trainer: pl.Trainer) -> None:
+    """Check, before the first step, that no batch of an epoch has fewer images than ``objective`` takes.
+
+    Raises:
+        VaexError: when one has; where the loader does not tell, the step does.
+    """
+    loader: Any = trainer.train_dataloader
+    size: Any = getattr(loader, "batch_size", None)
+    sampler: Any = getattr(loader, "sampler", None)
+    if size is None or not isinstance(sampler, Sized):
+        return
+    rest = 0 if loader.drop_last else len(sampler) % size
+    for count in (size, rest):
+        if 0 < count * processes() < least_images(objective):
+            raise VaexError(
+                f"This objective compares the images of a batch, but one of each epoch has {count}: set another "
+                "data.batch_size, or data.drop_last=true."
+            )

@@ -15,7 +15,7 @@ from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.agreement import AgreeingModule
-from vaex.modules.dataset_size import tell_dataset_size
+from vaex.modules.dataset_size import check_last_batch, least_images, tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
 from vaex.modules.plain_values import plain
 from vaex.modules.starting import take_moments, take_weights
@@ -90,6 +90,7 @@ class VAEModule(AgreeingModule):
 
     def on_train_start(self) -> None:
         """Give the optimisers the moments of the run that this one starts from, unless it is resumed."""
+        check_last_batch(self.objective, self.trainer)
         if self._moments and self.global_step == 0:
             take_moments(self.trainer.optimizers, self._moments)
         self._moments = []
@@ -183,10 +184,12 @@ class VAEModule(AgreeingModule):
         """Log the terms of one validation batch with a sampled z, an estimate of the ELBO.
 
         Weights that warm up count in full, so that losses of different steps compare. Images labelled anomalous are
-        left out unless the objective learns from them: what is trained on normal images is judged by normal ones.
+        left out unless the objective learns from them: what is trained on normal images is judged by normal ones. So is
+        a batch with a single image of an objective that compares them, but for training in several processes.
         """
         normal = batch if "mask" in self.objective.needs else normal_part(batch)
-        if normal is None and self.trainer.world_size == 1:
+        few = normal is None or len(normal["image"]) < least_images(self.objective)
+        if few and self.trainer.world_size == 1:
             return
         self._seed("val", batch_idx)
         terms = self._terms(batch if normal is None else normal)
@@ -199,7 +202,7 @@ class VAEModule(AgreeingModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
-        if any(key not in batch for key in self.objective.needs):
+        if any(key not in batch for key in self.objective.needs) or len(batch["image"]) < least_images(self.objective):
             return
         self._seed("test", batch_idx)
         self._log("test", self._terms(batch), len(batch["image"]))

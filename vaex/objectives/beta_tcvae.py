@@ -13,7 +13,7 @@ from torch import Tensor
 from vaex.errors import VaexError, unknown
 from vaex.objectives.codes import all_codes, check_weights
 from vaex.objectives.elbo import ELBO, elbo_terms
-from vaex.objectives.terms import Terms
+from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, VAEOutput
 
 ESTIMATORS = ("weighted", "stratified")
@@ -94,6 +94,8 @@ class BetaTCVAE(ELBO):
         VaexError: for a negative weight, an unknown estimator or a size below 2; for latent grids and batches of one.
     """
 
+    least = 2
+
     def __init__(
         self,
         beta: float = 6.0,
@@ -125,7 +127,10 @@ class BetaTCVAE(ELBO):
         factor = self.warmup(step)
         total, parts = elbo_terms(images, output, factor, self.free_bits, step)
         z, mean, logvar = (all_codes(part, "beta_tcvae", step) for part in (output.z, *output.posterior))
-        found = decomposition(z, mean, logvar, self.dataset_size, self.estimator)
+        size = (
+            self.dataset_size if step != AFTER_TRAINING else max(self.dataset_size, len(z))
+        )  # their batches are larger
+        found = decomposition(z, mean, logvar, size, self.estimator)
         for weight, value in zip(self.weights, found, strict=True):
             total = total + factor * (weight - 1) * value
         beta = parts["beta"] * self.weights.total_correlation

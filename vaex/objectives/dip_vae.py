@@ -44,6 +44,7 @@ class DIPVAEI(ELBO):
     """
 
     name = "dip_vae_i"
+    least = 2
 
     def __init__(
         self,

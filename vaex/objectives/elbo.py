@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ class ELBO:
     needs: tuple[str, ...] = ()
 
     def __init__(self, warmup: Mapping[str, Any] | None = None, free_bits: float = 0.0, beta: float = 1.0) -> None:
-        if free_bits < 0 or beta < 0:
+        if not (0 <= free_bits < math.inf and 0 <= beta < math.inf):
             raise VaexError(f"objective.free_bits and objective.beta must be 0 or more, got {free_bits} and {beta}.")
         self.warmup = Warmup(**(warmup or {}))
         self.free_bits = free_bits

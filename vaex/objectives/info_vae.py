@@ -78,6 +78,8 @@ class InfoVAE(ELBO):
             that is not positive; for latent grids and batches of one.
     """
 
+    least = 2
+
     def __init__(
         self,
         alpha: float = 0.0,

@@ -25,7 +25,7 @@ class Objective(Protocol):
 
     ``keep`` names the layers whose activations it needs, ``needs`` the keys of a batch besides the image. One that
     needs the ``mask`` learns from images with defects; others are for normal images and are not given any by
-    ``data.pasted``.
+    ``data.pasted``. One that compares the images of a batch has ``least`` = 2, the images that it takes at least.
     """
 
     keep: tuple[str, ...]

@@ -84,3 +84,8 @@ def test_draws_that_tell_nothing_are_refused() -> None:
         drawn(table, 0, 1, 5)
     with pytest.raises(VaexError, match="got 2 images"):
         drawn(code_table(CODES[:2], FACTORS[[0, 4]]), 0)
+
+
+def test_codes_of_a_model_in_bf16_are_taken() -> None:
+    factors = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+    assert np.array_equal(code_table(factors.bfloat16(), factors.bfloat16()).codes, factors.numpy())

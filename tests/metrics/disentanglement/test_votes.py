@@ -142,3 +142,10 @@ def test_a_table_that_is_the_whole_grid_may_have_rare_values() -> None:
     assert factor_vae_scores(shuffled, shuffled, votes=(50, 50))["factor_vae"] == 1
     with pytest.raises(VaexError, match="occurs in 8 of 71 images"):
         factor_vae_scores(factors[1:], factors[1:], votes=(50, 50))
+
+
+def test_large_codes_score_as_small_ones(entangled: Case) -> None:
+    codes, factors = entangled
+    options: Any = {"votes": (300, 300), "threshold": 0.0}
+    expected = factor_vae_scores(codes, factors, **options)
+    assert factor_vae_scores(codes * 2.0**80, factors, **options) == expected

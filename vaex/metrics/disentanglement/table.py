@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vaex.errors import VaexError
@@ -62,7 +63,10 @@ def code_table(codes: Any, factors: Any) -> CodeTable:
 
 
 def _array(values: Any, name: str, shape: str) -> NDArray[Any]:
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # numpy knows no bf16
+    array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise VaexError(f"{name} must be numbers {shape}, one row per image, got {array.dtype} of shape {array.shape}.")
     return array

@@ -112,13 +112,15 @@ def factor_vae_scores(
     }
     if not active.any():
         return {"factor_vae": 0.0, "factor_vae_train": 0.0, **counts}
-    used = offsets[active]
+    # Powers of two change no digit, and keep the squares of large codes within float32
+    exponents = np.rint(0.5 * np.log2(variances[active])).astype(np.int32)
+    used, own = np.ldexp(offsets[active], -exponents[:, None]), np.ldexp(variances[active], -2 * exponents)
     draws, generator = RowDraws(table, batch), np.random.default_rng((seed, 1))
     shape = (table.classes.shape[1], len(used))
     tables = []
     for count in votes:
         fixed, rows = draws.votes(generator, count, batch)
-        tables.append(vote_table(fixed, least_varying(used, rows, variances[active]), shape))
+        tables.append(vote_table(fixed, least_varying(used, rows, own), shape))
     meaning = tables[0].argmax(0)  # (D,) the factor that a latent stands for
     train, test = (float(t[meaning, np.arange(shape[1])].sum() / t.sum()) for t in tables)
     return {"factor_vae": test, "factor_vae_train": train, **counts}
