@@ -30,10 +30,12 @@ def full_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _SLEEPING_SWEEP = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 from vaex.commands.launch import under_hydra
 
 def task(config):
+    if "SUBMITIT_EXECUTOR" in os.environ:  # which would ignore it; a training has a handler of its own
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pathlib.Path(f"{os.getpid()}.pid").touch()
     time.sleep(600)
 
@@ -209,7 +211,7 @@ def test_one_preset_at_a_time(several: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_sigterm_ends_a_sweep_with_its_workers(launcher: str, tmp_path: Path) -> None:
     """Nothing that the sweep started may go on behind it; each process of it has the folder on its list of files."""
     command = [sys.executable, "-c", _SLEEPING_SWEEP, f"launcher={launcher}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
