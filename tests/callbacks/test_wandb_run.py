@@ -210,6 +210,13 @@ def test_a_resumed_run_continues_its_wandb_run(tmp_path: Path, wandb_records: Re
     assert steps == list(range(8))
 
 
+@pytest.mark.parametrize("content", ['{"id": "abc', "[1]", '{"group": "x"}', '{"id": 7}', "\xff" * 3])
+def test_a_damaged_note_of_the_wandb_run_is_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / "wandb.json").write_text(content, encoding="latin-1")
+    with pytest.raises(VaexError, match=r"wandb\.json is damaged; move it away"):
+        RunWandbLogger(str(tmp_path), offline=True).keep_until(3)
+
+
 def test_without_an_account_the_run_ends_before_its_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

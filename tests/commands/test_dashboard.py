@@ -240,6 +240,12 @@ def test_sections_that_cannot_be_read_are_told() -> None:
             sections_of({"sections": sections})
 
 
+def test_filters_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dashboard", f"out={tmp_path}", "dashboard.filters=foo bar"]) == 1
+    assert "dashboard.filters cannot be read: write it like" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_to_make_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", "workspace=false", "report=false"]) == 1
     assert "Nothing to make" in capsys.readouterr().err

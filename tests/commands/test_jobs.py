@@ -29,6 +29,20 @@ def full_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
 
+_SLEEPING_SWEEP = """
+import os, pathlib, signal, sys, time
+from vaex.commands.launch import under_hydra
+
+def task(config):
+    if "SUBMITIT_EXECUTOR" in os.environ:  # which would ignore it; a training has a handler of its own
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pathlib.Path(f"{os.getpid()}.pid").touch()
+    time.sleep(600)
+
+under_hydra("train", task, ["-m", "seed=0", *sys.argv[1:]])
+"""
+"""A sweep of one job that trains nothing."""
+
 SLOW = [pytest.param(launcher, marks=pytest.mark.slow) for launcher in ("joblib", "submitit_local")]  # processes
 
 
@@ -119,8 +133,28 @@ def test_a_search_survives_trials_that_fail_or_give_nothing(tmp_path: Path, caps
         under_hydra("train", task, sweep)
     assert next(calls) == 3
     assert "best_value" in (tmp_path / "optimization_results.yaml").read_text()
-    with pytest.raises(VaexError, match="No job returned a number to optimise"):
-        under_hydra("train", lambda config: None, [*sweep, "hydra.sweeper.n_trials=1"])
+    for preset in ("sweep=optuna_beta", "sweep=optuna_pareto"):
+        nothing = [preset, "hydra.sweeper.n_trials=1", sweep[-1]]
+        with pytest.raises(VaexError, match="No job returned a number to optimise"):
+            under_hydra("train", lambda config: None, nothing)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sweep=optuna_pareto", "optimized_metric=val/loss"],
+        ["sweep=optuna_pareto", "optimized_metric=[val/loss]"],
+        ["sweep=optuna_beta", "optimized_metric=[val/loss,val/kl]"],
+    ],
+)
+def test_a_search_without_a_direction_for_each_objective_trains_nothing(
+    overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[DictConfig] = []
+    with pytest.raises(VaexError, match=r"^1 of the jobs failed"):
+        under_hydra("train", trained.append, [*overrides, "hydra.sweeper.n_trials=1", f"hydra.sweep.dir={tmp_path}"])
+    assert not trained
+    assert "does not fit optimized_metric=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -169,6 +203,29 @@ def test_what_is_asked_of_a_sweep_is_asked_of_its_first_job(
     assert "seed: 5" in printed
     assert "latents: 3" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("several", ["seeds,grid_beta", "[seeds,grid_beta]"])
+def test_one_preset_at_a_time(several: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"sweep={several}"]) == 1
+    assert "one preset at a time" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_sigterm_ends_a_sweep_with_its_workers(launcher: str, tmp_path: Path) -> None:
+    """Nothing that the sweep started may go on behind it; each process of it has the folder on its list of files."""
+    command = [sys.executable, "-c", _SLEEPING_SWEEP, f"launcher={launcher}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (pids := list(tmp_path.glob("*.pid"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    (worker,) = (int(path.stem) for path in pids)
+    while (alive := Path(f"/proc/{worker}").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive
 
 
 def test_the_command_of_one_job_leaves_the_sweep_behind() -> None:

@@ -119,6 +119,8 @@ def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["runs=.", "columns=[]"], "columns must be a list"),
         (["runs=.", "interval=student"], "Unknown interval 'student'"),
         (["runs=.", "confidence=95"], "confidence must lie between 0 and 1"),
+        (["runs=.", "digits=-1"], "digits must be a whole number from 0 to 17, got -1"),
+        (["runs=.", "digits=2.5"], "digits must be a whole number from 0 to 17, got 2.5"),
         (["runs=.", "format=html"], "Unknown format of vaex table 'html'"),
         (["runs=.", "layout=rows"], "Unknown layout of vaex table 'rows'"),
         (["runs=.", "layout=runs", "published=true"], "stands beside MVTec AD by category"),

@@ -88,10 +88,18 @@ class RunWandbLogger(WandbLogger):
         """Continue the wandb run that this folder's earlier session logged to, if there is one.
 
         wandb keeps what it has: rows from ``step`` on that are measured again stand beside the older ones.
+
+        Raises:
+            VaexError: when the file that names the run is damaged.
         """
         path = self.folder / REMEMBERED
         if self._id is None and path.is_file():
-            known = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                known = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                known = None
+            if not isinstance(known, dict) or not isinstance(known.get("id"), str):
+                raise VaexError(f"{path} is damaged; move it away, and the run goes on as a new one in wandb.")
             self._id = self._wandb_init["id"] = str(known["id"])
             self._wandb_init |= {key: known[key] for key in ("group", "job_type", "tags") if known.get(key)}
 

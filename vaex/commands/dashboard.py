@@ -13,6 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.commands.launch import under_hydra
 from vaex.errors import VaexError
 
+FILTERS = (
+    "dashboard.filters cannot be read: write it like \"Config('objective.name') = 'beta_vae' and State = 'finished'\"."
+)
+
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command with its arguments (Hydra overrides)."""
@@ -48,11 +52,18 @@ def make_dashboard(config: DictConfig) -> None:
 
 
 def write_specs(folder: Path, specs: dict[str, Any]) -> None:
-    """Write the spec of each workspace and report as ``folder``/<kind>.json."""
+    """Write the spec of each workspace and report as ``folder``/<kind>.json.
+
+    Raises:
+        VaexError: for filters that cannot be read, which wandb-workspaces parses as Python.
+    """
     from vaex.runs import write_json
 
     for kind, made in specs.items():
-        text = made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
+        try:
+            text = made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
+        except SyntaxError as error:
+            raise VaexError(FILTERS) from error
         write_json(folder / f"{kind}.json", json.loads(text))
         print(f"{kind.capitalize()}: {folder / kind}.json")
 
@@ -78,6 +89,8 @@ def _asked(ask: Callable[[], Any], project: str) -> Any:
         return ask()
     except VaexError:
         raise
+    except SyntaxError as error:
+        raise VaexError(FILTERS) from error
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, wandb.errors.UsageError | wandb.errors.AuthenticationError):

@@ -35,6 +35,8 @@ FAILED = ".failed"
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended."""
 
+NO_NUMBER = "No job returned a number to optimise: set optimized_metric to one that metrics.json holds."
+
 
 class SweepWatch(Callback):
     """Hydra's callback that tells the process of a sweep where its folder is, which exists from then on."""
@@ -85,6 +87,8 @@ class Job:
         try:
             if HydraConfig.get().runtime.choices.get("augmentation") != CHECKPOINT_CHOICE:
                 check_augmentation(config)
+            if several:
+                check_objectives(config)
             with gpus_of_job(config) if several and config.get("pin_gpus") else nullcontext(None) as gpus:
                 if gpus is not None:
                     with open_dict(config):
@@ -187,9 +191,7 @@ def end_of_sweep(job: Job, error: Exception | None) -> None:
         rest = f" The sweep ended early: {sentence(error, job.command)}" if error and not is_empty_study(error) else ""
         raise VaexError(f"{count} of the jobs failed; each is named above.{rest}") from error
     if error is not None and is_empty_study(error):
-        raise VaexError(
-            "No job returned a number to optimise: set optimized_metric to one that metrics.json holds."
-        ) from error
+        raise VaexError(NO_NUMBER) from error
     if error is not None:
         raise error
     if folder is not None:
@@ -198,17 +200,41 @@ def end_of_sweep(job: Job, error: Exception | None) -> None:
         print(f"Sweep folder: {folder}")
 
 
+def check_objectives(config: DictConfig) -> None:
+    """Refuse a search whose directions are not as many as ``optimized_metric`` names, before anything is trained.
+
+    Raises:
+        VaexError: naming both.
+    """
+    sweeper: Any = HydraConfig.get().sweeper
+    direction, metric = sweeper.get("direction"), config.get("optimized_metric")
+    if direction is None:
+        return
+    if OmegaConf.is_list(direction) != OmegaConf.is_list(metric) or (
+        OmegaConf.is_list(direction) and len(direction) != len(metric)
+    ):
+        raise VaexError(
+            f"hydra.sweeper.direction={direction} does not fit optimized_metric={metric}: name one direction for each."
+        )
+
+
 def is_empty_study(error: Exception) -> bool:
     """Return whether the error is Optuna's, that no trial of the study gave a value."""
     return isinstance(error, ValueError) and ("Record does not exist" in str(error) or "No trials" in str(error))
 
 
 def search_results(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or all trade-offs."""
+    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or all trade-offs.
+
+    Raises:
+        VaexError: when it got no numbers.
+    """
     file = folder / "optimization_results.yaml"
     if not file.is_file():
         return []
     content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if content.get("solutions") == []:
+        raise VaexError(NO_NUMBER)
     found = content.get("solutions") or [{"params": content.get("best_params"), "values": [content.get("best_value")]}]
     return [
         f"Best: {', '.join(f'{name} {value:.6g}' for name, value in zip(names, one['values'], strict=False))} with "

@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.commands.ending import ending_jobs
 from vaex.commands.jobs import WATCH, Job, SweepWatch, end_of_sweep
 from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, stored_config
 from vaex.errors import VaexError
@@ -132,7 +133,7 @@ def sweeping(arguments: Sequence[str]) -> list[str]:
     Where a flag does, as ``--cfg job``, it is asked of the first job, and ``--multirun`` goes.
 
     Raises:
-        VaexError: for a sweep that is wandb's to run.
+        VaexError: for a sweep that is wandb's to run, and for several presets, whose values Hydra would leave out.
     """
     chosen = value_of(arguments, "sweep") or ""
     if chosen.startswith("wandb_"):
@@ -140,6 +141,8 @@ def sweeping(arguments: Sequence[str]) -> list[str]:
             f"sweep={chosen} is a definition for wandb: run `wandb sweep {conf_dir() / 'sweep' / chosen}.yaml`, then "
             "the `wandb agent ...` that it names (docs/wandb.md)."
         )
+    if "," in chosen or chosen.startswith("["):
+        raise VaexError(f"sweep={chosen}: one preset at a time; write the values of another beside it, as KEY=A,B.")
     if asks(arguments):
         return [first_value(argument) for argument in arguments if argument not in MULTIRUN]
     return [*arguments, MULTIRUN[1]] if chosen and not is_sweep(arguments) else list(arguments)
@@ -186,7 +189,8 @@ def under_hydra(
     failure: Exception | None = None
     SweepWatch.folder = None
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+        with ending_jobs() if several else nullcontext():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except Exception as error:  # noqa: BLE001 - told below, with what is known of the jobs
         failure = error
     finally:

@@ -33,6 +33,8 @@ def run(arguments: Sequence[str]) -> None:
 def tabulate(config: DictConfig) -> None:
     """Print the tables of ``runs`` or write them to ``out``."""
     form = chosen_format(config.format, config.out)
+    if not isinstance(config.digits, int) or not 0 <= config.digits <= 17:
+        raise VaexError(f"digits must be a whole number from 0 to 17, got {config.digits}.")
     results = read_results(names_of(config.runs, "runs") or [])
     view = view_of(results, config)
     tables = grids_of(view, config)
