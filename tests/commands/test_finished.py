@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from vaex.cli import main
