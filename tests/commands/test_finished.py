@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from vaex.cli import main
 from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_half_way
 from vaex.commands.train import earlier_run
+from vaex.config import conf_dir
 
 CONFIG: dict[str, Any] = {
     "name": "a",
@@ -44,6 +46,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("logger", {}),
         ("skip_finished", True),
         ("pin_gpus", True),
+        ("trust", True),
         ("optimized_metric", ["a", "b"]),
         ("trainer.devices", [3]),
     ],
@@ -171,3 +174,11 @@ def test_a_sweep_that_is_repeated_trains_what_is_left(
     assert main(["table", "runs=outputs/t", "columns=[loss]", "format=csv"]) == 0
     losses = [json.loads((tmp_path / f"outputs/s/seed{n}/metrics.json").read_text())["test"]["loss"] for n in (0, 1)]
     assert repr(sum(losses) / 2) in capsys.readouterr().out
+
+
+def test_no_place_of_a_callback_counts() -> None:
+    """What conf/callbacks writes below the run folder differs in every run, whichever callbacks it has."""
+    for file in sorted((conf_dir() / "callbacks").glob("*.yaml")):
+        parts = yaml.safe_load(file.read_text())
+        moved = json.loads(json.dumps(parts).replace("${paths.run}", "elsewhere"))
+        assert fingerprint({"callbacks": parts}) == fingerprint({"callbacks": moved}), file.name
