@@ -126,6 +126,7 @@ def test_help_shows_examples_groups_and_keys_without_torch(command: str, tmp_pat
     assert err.strip() == "HEAVY []"
     assert f"vaex {command} " in out
     own = {"bench": ("what: ", "cases: "), "table": ("runs: ", "published: ")}  # those that compose no run
+    own |= {"report": ("run: ", "runs: ", "out: "), "dashboard": ("project: ",)}
     keys = own.get(command, ("attention: ", "score:"))
     assert all(key in out for key in keys)
 
