@@ -125,8 +125,12 @@ def test_help_shows_examples_groups_and_keys_without_torch(command: str, tmp_pat
     assert status == 0
     assert err.strip() == "HEAVY []"
     assert f"vaex {command} " in out
-    own = {"bench": ("what: ", "cases: "), "table": ("runs: ", "published: ")}  # those that compose no run
-    own |= {"report": ("run: ", "runs: ", "out: "), "dashboard": ("project: ",)}
+    own: dict[str, tuple[str, ...]] = {  # those that compose no run
+        "bench": ("what: ", "cases: "),
+        "dashboard": ("project: ",),
+        "report": ("run: ", "runs: ", "out: "),
+        "table": ("runs: ", "published: "),
+    }
     keys = own.get(command, ("attention: ", "score:"))
     assert all(key in out for key in keys)
 
