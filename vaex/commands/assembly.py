@@ -22,9 +22,11 @@ from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.faithful import faithful_settings, faithfulness
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages, step_of
+from vaex.commands.objective_watch import ObjectiveWatch
 from vaex.commands.processes import cluster_plugins
 from vaex.commands.quieting import quiet
 from vaex.commands.record import flat_metrics
+from vaex.commands.searching import is_search
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule, module_class
@@ -126,6 +128,12 @@ class Run:
     module: VAEModule
     trainer: pl.Trainer
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether a callback writes checkpoints, and the run is no trial of a few batches, which keeps none."""
+        there = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in vars(self.trainer)["callbacks"])
+        return there or bool(vars(self.trainer)["fast_dev_run"])
+
     def fit(self, resume: Path | None = None) -> None:
         """Train, from the checkpoint ``resume`` on where one is given."""
         with closing(self.trainer.loggers, last=False):
@@ -219,4 +227,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     loggers = build_all(config.get("logger"))
     if resume is not None:
         keep_until(loggers, step_of(resume))
-    return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))
+    callbacks = build_all(config.get("callbacks"))
+    if is_search():
+        callbacks.append(ObjectiveWatch(config, data))
+    return Run(config, data, module, build_trainer(config, callbacks, loggers))
