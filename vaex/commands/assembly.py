@@ -109,9 +109,13 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
     options = container(config.trainer)
-    shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)  # else Lightning adds its own
+    # Lightning would add its own of both where there is none; nothing of vaex finds what its checkpoint callback writes
+    shown, kept = (
+        any(isinstance(callback, kind) for callback in callbacks)
+        for kind in (pl.callbacks.ProgressBar, pl.callbacks.Checkpoint)
+    )
     return pl.Trainer(
-        **{"enable_progress_bar": shown, **options},
+        **{"enable_progress_bar": shown, "enable_checkpointing": kept, **options},
         callbacks=callbacks,
         logger=loggers or False,
         plugins=[AtomicCheckpointIO(), *cluster_plugins()],
