@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 import torch
 
 from vaex import runs
+from vaex.commands.record import write_metrics
 from vaex.errors import VaexError
+from vaex.reporting.results import read_result
 from vaex.runs import (
     best_checkpoint,
     csv_writer,
@@ -123,6 +126,32 @@ def test_json_is_sorted_and_takes_paths(tmp_path: Path) -> None:
     assert json.loads(text) == {"a": {"path": str(tmp_path)}, "b": 1}
     assert text.index('"a"') < text.index('"b"')
     assert text.endswith("}\n")
+
+
+def refused(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_json_has_null_where_a_number_is_not_finite(tmp_path: Path) -> None:
+    content = {"a": float("nan"), "b": [1.5, float("inf"), {"c": (-float("inf"), "NaN")}], "d": None, "e": True}
+    expected = {"a": None, "b": [1.5, None, {"c": [None, "NaN"]}], "d": None, "e": True}
+    write_json(tmp_path / "a.json", content)
+    with json_writer(tmp_path / "b.json", {"head": float("nan")}, "items") as append:
+        append(content)
+    write_metrics(tmp_path, test={"mig": float("nan"), "loss": 1.0})
+    read = [json.loads((tmp_path / name).read_text(), parse_constant=refused) for name in ("a.json", "b.json")]
+    assert read == [expected, {"head": None, "items": [expected]}]
+    kept = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refused)
+    assert kept == {"test": {"loss": 1.0, "mig": None}}
+    assert math.isnan(read_result(tmp_path, {}).measures["test"]["mig"])
+
+
+def test_nothing_else_writes_json_into_a_file() -> None:
+    """What is not written by `strict_json` is hashed, or text for a program's own use."""
+    package = Path(runs.__file__).parent
+    others = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "json.dump" in path.read_text()}
+    hashed = {"data/grid.py", "data/defects.py", "commands/finished.py", "reporting/groups.py"}
+    assert others - hashed == {"runs.py", "callbacks/kept.py", "commands/jobs.py", "exporting/programs.py"}
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])
@@ -274,8 +303,6 @@ def test_items_of_a_list_in_json(tmp_path: Path, items: list[Any]) -> None:
         for item in items:
             append(item)
     assert json.loads((tmp_path / "a.json").read_text()) == {**head, "images": items}
-    with pytest.raises(ValueError, match="JSON"), json_writer(tmp_path / "b.json", {}, "images") as append:
-        append(float("nan"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 

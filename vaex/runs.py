@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pickle
 import zipfile
@@ -23,9 +24,14 @@ KEPT_TEST = Path("maps") / "report_test.npz"  # what a test leaves for the repor
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
+def unfinished(path: Path) -> Path:
+    """Return the name beside ``path`` under which this process writes what becomes ``path`` when it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old or the whole new content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -38,9 +44,27 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.unlink()
 
 
+def strict_json(content: Any, **options: Any) -> str:
+    """Return ``content`` as JSON that every program reads: NaN and infinities, which JSON does not have, are null.
+
+    ``options`` are those of ``json.dumps``.
+    """
+    return json.dumps(_finite(content), allow_nan=False, **options)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically."""
-    write_atomic(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    """Write ``content`` as indented JSON, atomically; see `strict_json`."""
+    write_atomic(path, strict_json(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
 @contextmanager
@@ -50,7 +74,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         VaexError: when the body meets an error of the system, such as a full disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -112,13 +136,13 @@ def json_writer(path: Path, head: Mapping[str, Any], key: str) -> Iterator[Calla
     Each item has its line, and none stays in memory. The file appears when the body ends without an error.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}," for name, value in head.items()]
-        file.write("\n".join(["{", *lines, f"{json.dumps(key)}: ["]))
+        lines = [f"{strict_json(name)}: {strict_json(value)}," for name, value in head.items()]
+        file.write("\n".join(["{", *lines, f"{strict_json(key)}: ["]))
         separator = "\n"
 
         def append(item: Any) -> None:
             nonlocal separator
-            file.write(separator + json.dumps(item, allow_nan=False))
+            file.write(separator + strict_json(item))
             separator = ",\n"
 
         yield append

@@ -13,6 +13,7 @@ import torch
 
 from tests.callbacks.conftest import BATCHES, Fit, KilledError, SmallFit, Watch, differences, state
 from vaex.callbacks import LastCheckpoint
+from vaex.callbacks.history import RunCSVLogger
 from vaex.errors import VaexError
 
 Handlers = dict[int, Any]
@@ -53,6 +54,45 @@ def test_killed_after_any_step(small_fit: SmallFit, tmp_path: Path, step: int) -
     last_of_epoch = step % BATCHES == 0
     assert len(second.watch.batches) == 3 * BATCHES - step
     assert second.watch.batches[0][:2] == (step // BATCHES, 0 if last_of_epoch else step % BATCHES)
+
+
+class Dying(RunCSVLogger):
+    """A history whose run dies when it is to write the values of a step: the first, or the epoch's."""
+
+    def __init__(self, folder: str, step: int, key: str) -> None:
+        super().__init__(folder)
+        self.dies_at = step, key
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if step == self.dies_at[0] and self.dies_at[1] in metrics:
+            raise KilledError
+        super().log_metrics(metrics, step)
+
+
+class Epochs(pl.Callback):
+    """Log a value of the epoch as a whole."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.log("epoch_value", float(trainer.current_epoch))
+
+
+@pytest.mark.parametrize(("step", "key", "saved"), [(2, "train/loss", 2), (BATCHES - 1, "epoch_value", 5)])
+def test_a_checkpoint_waits_for_the_values_of_its_step(
+    small_fit: SmallFit, tmp_path: Path, step: int, key: str, saved: int
+) -> None:
+    """Whatever dies between a checkpoint and its row, the resumed history is that of a run that was left alone."""
+    options: dict[str, Any] = {"log_every_n_steps": 1, "max_epochs": 2, "callbacks": [Epochs()]}
+    small_fit(tmp_path / "whole.ckpt", logger=RunCSVLogger(str(tmp_path / "whole")), **options)
+    path, folder = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "dying"
+    first = small_fit(path, logger=Dying(str(folder), step, key), **options)
+    assert isinstance(first.ended, KilledError)
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert state(path)["global_step"] == saved
+    continued = RunCSVLogger(str(folder))
+    continued.keep_until(saved)
+    small_fit(path, resume=path, logger=continued, **options)
+    assert (folder / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+    assert differences(state(tmp_path / "whole.ckpt"), state(path)) == []
 
 
 def test_killed_between_two_checkpoints(small_fit: SmallFit, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vaex.benchmarks.pointing import factor_masks
 from vaex.cli import main
 from vaex.commands.bench import subject_of
 from vaex.data import DSprites, dsprites
+from vaex.errors import VaexError
 
 SMALL: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 2, "hidden": 8}
 
@@ -138,6 +139,17 @@ def test_disentanglement_writes_both_tables(
     assert "## Metrics of disentanglement" in text
     assert "## All metrics of one table" in text
     assert "<= 60 met" in capsys.readouterr().out
+
+
+def test_codes_that_are_too_few_for_a_metric_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*_: Any, **__: Any) -> None:
+        raise VaexError("Votes draw 64 images of one value.")
+
+    monkeypatch.setattr(disentangling, "run_disentanglement", measured)
+    assert main(["bench", "what=disentanglement", "codes=240", f"out={tmp_path}"]) == 1
+    assert "codes=240 do not do for every metric: Votes draw 64 images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,14 @@ def _strings(panel: dict[str, Any]) -> list[str]:
     return list(values)
 
 
+def test_the_panels_of_faithfulness_are_what_a_test_measures() -> None:
+    from vaex.metrics.faithfulness import MEASURES
+
+    keys = {key for part in DEFINITION["sections"] for panel in part["panels"] for key in _strings(panel)}
+    shown = {key.removeprefix("test/faithfulness_") for key in keys if key.startswith("test/faithfulness_")}
+    assert shown == {*MEASURES, "deletion_to_normal"}
+
+
 @pytest.mark.parametrize("kind", PANELS)
 def test_every_kind_of_panel_is_made(kind: str) -> None:
     value: Any = {"scatter": {"x": "a", "y": "config:b"}, "runs": True}.get(kind, ["a"])

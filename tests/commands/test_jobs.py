@@ -167,10 +167,11 @@ def test_a_search_without_a_direction_for_each_objective_trains_nothing(
         ("val/los", None),
         (["val/loss", "train/loss"], None),
         ("val/kl", None),  # not a number
+        ("val/gone", None),  # the same, as metrics.json has it
     ],
 )
 def test_what_a_sweeper_is_given(names: Any, expected: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = {"val": {"loss": 2.0, "kl": float("nan")}, "test": {"mig": 0.5}}
+    stages = {"val": {"loss": 2.0, "kl": float("nan"), "gone": None}, "test": {"mig": 0.5}}
     assert optimized(OmegaConf.create({"optimized_metric": names}), stages) == expected
     assert bool(capsys.readouterr().err) == (names is not None and expected is None)
 

@@ -59,10 +59,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_weights(scenes: tuple[Path, d
     assert content(whole / LAST)["global_step"] == 72
     for name in (LAST, LAST.with_name("best.ckpt")):
         assert differences(content(whole / name), content(killed / name)) == [], result["kills"]
-    # A step's row is written just behind its checkpoint: a kill between the two costs that row, and nothing else
-    kept, rows = losses(killed), losses(whole)
-    assert kept == [row for row in rows if row in kept]
-    assert len(rows) - len(kept) <= KILLS
+    assert losses(whole) == losses(killed), result["kills"]
     assert json.loads((whole / "metrics.json").read_text()) == json.loads((killed / "metrics.json").read_text())
     assert not [path for path in killed.rglob("*") if path.name.endswith(".tmp")]
     assert "Traceback" not in (place / "killed.log").read_text()

@@ -64,8 +64,8 @@ def test_a_requeued_job_resumes_what_it_finds(
         last = tmp_path / folder / "checkpoints" / "last.ckpt"
         last.parent.mkdir(parents=True)
         last.touch()
-    assert shared_arguments(["optim.lr=1"]) == ["resume=outputs/slurm/4711.0"]
-    assert shared_arguments(["paths.run='mine'", "optim.lr=1"]) == ["resume=mine"]
+    assert shared_arguments(["optim.lr=1"]) == ["resume=outputs/slurm/4711.0", "trust=true"]
+    assert shared_arguments(["paths.run='mine'", "optim.lr=1"]) == ["resume=mine", "trust=true"]
     told.setenv("SLURM_RESTART_COUNT", "0")
     assert shared_arguments(["paths.run=mine"]) == ["paths.run=mine"]
 

@@ -152,6 +152,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("callbacks.last.path", "s3://bucket/x", "outside the run folder"),
     ("logger.csv.folder", "/home/victim", "outside the run folder"),
     ("logger.csv.settings", {"base_url": "http://evil"}, "logger.csv.settings, which conf/logger does not have"),
+    ("logger.csv.entity", "mallory", r"sends the run to the account logger\.csv\.entity=mallory: type that again"),
+    ("logger.csv.entity", "${name}", "sends the run to the account"),
+    ("trainer.profiler", "pytorch", r"sets trainer\.profiler=pytorch, which no choice of trainer has"),
+    ("trainer.strategy", "deepspeed_stage_3_offload", r"sets trainer\.strategy=deepspeed_stage_3_offload"),
+    ("trainer.plugins", ["x"], "which no choice of trainer has"),
+    ("trainer.max_time", {"hours": "x"}, "which no choice of trainer has"),
+    ("trainer.default_root_dir", "/home/victim", "which no choice of trainer has"),
     ("callbacks.last", "x", "must be a mapping"),
     ("data", "x", "cut short or damaged"),
     ("network", None, "cut short or damaged"),
@@ -163,6 +170,55 @@ def test_what_would_do_more_than_go_on_is_refused(place: str, value: Any, messag
     folder = put(tmp_path / "run", changed(place, value))
     with pytest.raises(VaexError, match=message), resume_arguments(folder, [f"resume={folder}"]):
         pass
+
+
+def test_what_is_typed_again_is_the_user_s_own(tmp_path: Path) -> None:
+    content = changed("trainer.strategy", "fsdp")
+    content["logger"]["wandb"] = {"_target_": "vaex.callbacks.wandb_run.RunWandbLogger", "entity": "us"}
+    content["callbacks"]["last"]["path"] = "/elsewhere/last.ckpt"
+    folder = put(tmp_path / "run", content)
+    typed = ["trainer.strategy=fsdp", "logger.wandb.entity=us", "callbacks.last.path=/elsewhere/last.ckpt"]
+    for missing in typed:
+        some = [argument for argument in typed if argument != missing]
+        with pytest.raises(VaexError, match=missing.partition("=")[0]), resume_arguments(folder, some):
+            pass
+    with resume_arguments(folder, typed) as arguments:
+        assert {*typed} <= {*arguments}
+    with resume_arguments(folder, ["trust=true"]):
+        pass
+
+
+@pytest.mark.parametrize("key", ["accelerator", "precision"])
+def test_words_of_vaex_s_own_trainers_pass(key: str, tmp_path: Path) -> None:
+    words = {"accelerator": ["cpu", "gpu", "auto", "mps"], "precision": ["32-true", "bf16-mixed", "64-true"]}
+    for word in words[key]:
+        content = changed(f"trainer.{key}", word)
+        content["trainer"]["strategy"] = "ddp"
+        assert own_parts_only(content, tmp_path)["trainer"][key] == word
+
+
+def test_a_run_s_init_is_read_as_tensors_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that was stopped before its first checkpoint starts again from the file that its config names."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        small = ["data.size=32", "network.width=4", "network.depth=3", "callbacks=[]", "logger=[]"]
+        whole: Any = OmegaConf.to_container(compose("train", small), resolve=False)
+    torch.save({"state_dict": Code(tmp_path / "witness"), "hyper_parameters": {}}, tmp_path / "evil.ckpt")
+    whole["init"] = str(tmp_path / "evil.ckpt")
+    folder = put(tmp_path / "run", whole)
+    assert main(["train", f"resume={folder}"]) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "evil.ckpt" in line]
+    assert told.startswith("vaex train: ")
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:mallory/net", "hf_hub:mallory/net", "local-dir:/tmp/net", "../net"])
+def test_a_run_s_network_names_no_address(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        options = ["data.size=32", "network=feature_vae", "callbacks=[]", "logger=[]"]
+        whole: Any = OmegaConf.to_container(compose("train", options), resolve=False)
+    whole["network"]["backbone"] = f"timm:{name}"
+    assert main(["train", f"resume={put(tmp_path / 'run', whole)}"]) == 1
+    assert "must be the plain name of a model of timm" in capsys.readouterr().err
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

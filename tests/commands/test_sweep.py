@@ -108,6 +108,15 @@ def test_without_any_category_all_fail(
     assert "2 of the jobs failed" in error
 
 
+@pytest.mark.parametrize(("callbacks", "told"), [("[attention]", 1), ("[]", 1), ("[checkpoint]", 0)])
+def test_a_training_that_keeps_nothing_says_so(
+    callbacks: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *SMALL[:-1], f"callbacks={callbacks}"]) == 1  # no data here
+    assert capsys.readouterr().err.count("so nothing is kept to resume from") == told
+
+
 def test_the_key_of_a_callback_that_was_not_chosen_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

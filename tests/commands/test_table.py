@@ -143,7 +143,9 @@ def test_wrong_input_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(runs)
     assert main(["table", *arguments]) == 1
-    told = [line for line in capsys.readouterr().err.splitlines() if "left out" not in line]
+    printed = capsys.readouterr()
+    assert not printed.out
+    told = [line for line in printed.err.splitlines() if "left out" not in line]
     assert len(told) == 1
     assert expected in told[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 from pathlib import Path
 from types import FrameType
@@ -15,10 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vaex.cluster import REQUEUE_SIGNAL, requeue_job, slurm_job
 from vaex.errors import VaexError
+from vaex.runs import unfinished
 
 
 class LastCheckpoint(Checkpoint):
     """Keep ``path`` at most ``every_n_steps`` optimiser steps old; weights that are not finite never overwrite it.
+
+    What is saved behind a step waits beside ``path`` until the loggers have written that step's values: a run that is
+    killed in between goes on from the checkpoint before, and its history has no gap.
 
     On the first SIGINT or SIGTERM the step is finished (and the validation that follows it, so that a resumed run need
     not repeat it), ``path`` written and training stopped: an interrupt in the middle of an optimiser step would leave
@@ -40,6 +45,7 @@ class LastCheckpoint(Checkpoint):
         self.received: int | None = None
         self._stopping = False
         self._settled = False  # saved since it was decided to stop
+        self._waiting: tuple[Path, int, int] | None = None  # what was saved, and what was logged by then
         self._requeue = False
         self._previous: dict[int, Any] = {}
 
@@ -68,7 +74,15 @@ class LastCheckpoint(Checkpoint):
         self._saved_at, self._settled = trainer.global_step, self._stopping
         finite = all(bool(torch.isfinite(weight).all()) for weight in trainer.lightning_module.parameters())
         if finite and not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(self.path, weights_only=False)
+            file = unfinished(self.path)
+            trainer.save_checkpoint(file, weights_only=False)
+            self._waiting = file, *_logged(trainer)
+
+    def _take(self, trainer: pl.Trainer) -> None:
+        """Let what waits become ``path``: the values of its step are logged."""
+        if self._waiting is not None and trainer.is_global_zero:
+            self._waiting[0].replace(self.path)
+        self._waiting = None
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._before_batch:
@@ -77,10 +91,15 @@ class LastCheckpoint(Checkpoint):
         if self._stopping or ended or trainer.global_step - self._saved_at >= self.every_n_steps:
             self._save(trainer)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what the end of the epoch before saved."""
+        self._take(trainer)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stop behind the step or the epoch that was saved: by now its values are logged."""
+        self._take(trainer)
         if self._settled:
             self._stop(trainer)
         self._before_batch = trainer.global_step
@@ -93,6 +112,10 @@ class LastCheckpoint(Checkpoint):
         if not trainer.is_last_batch and not validation_follows(trainer, batch_idx):
             self._save_if_due(trainer)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what the step before it saved."""
+        self._take(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save behind a validation in the middle of an epoch."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.is_last_batch:
@@ -101,6 +124,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of every epoch; one that ``max_steps`` cuts short was saved by its last step."""
+        self._take(trainer)
         self._agree_to_stop(trainer)
         if trainer.is_last_batch or self._saved_at != trainer.global_step:
             self._save(trainer)
@@ -117,13 +141,24 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back; one that came during the last epoch stops what would follow the training."""
+        self._take(trainer)
         if self._stopping:
             self._stop(trainer)
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Give the signals back; what waits is kept if its step was logged before the error came."""
+        if self._waiting is not None and any(map(operator.gt, _logged(trainer), self._waiting[1:])):
+            self._take(trainer)
+        elif self._waiting is not None and trainer.is_global_zero:
+            self._waiting[0].unlink(missing_ok=True)
+        self._waiting = None
         self._restore()
+
+
+def _logged(trainer: pl.Trainer) -> tuple[int, int]:
+    """Return the steps and the epochs whose values all loggers have written; Lightning counts them behind that."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped, trainer.fit_loop.epoch_progress.current.completed
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -22,9 +22,11 @@ from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.faithful import faithful_settings, faithfulness
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages, step_of
+from vaex.commands.objective_watch import ObjectiveWatch
 from vaex.commands.processes import cluster_plugins
 from vaex.commands.quieting import quiet
 from vaex.commands.record import flat_metrics
+from vaex.commands.searching import is_search
 from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule, module_class
@@ -107,9 +109,13 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
     """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
     options = container(config.trainer)
-    shown = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)  # else Lightning adds its own
+    # Lightning would add its own of both where there is none; nothing of vaex finds what its checkpoint callback writes
+    shown, kept = (
+        any(isinstance(callback, kind) for callback in callbacks)
+        for kind in (pl.callbacks.ProgressBar, pl.callbacks.Checkpoint)
+    )
     return pl.Trainer(
-        **{"enable_progress_bar": shown, **options},
+        **{"enable_progress_bar": shown, "enable_checkpointing": kept, **options},
         callbacks=callbacks,
         logger=loggers or False,
         plugins=[AtomicCheckpointIO(), *cluster_plugins()],
@@ -125,6 +131,12 @@ class Run:
     data: pl.LightningDataModule
     module: VAEModule
     trainer: pl.Trainer
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether a callback writes checkpoints, and the run is no trial of a few batches, which keeps none."""
+        there = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in vars(self.trainer)["callbacks"])
+        return there or bool(vars(self.trainer)["fast_dev_run"])
 
     def fit(self, resume: Path | None = None) -> None:
         """Train, from the checkpoint ``resume`` on where one is given."""
@@ -219,4 +231,7 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     loggers = build_all(config.get("logger"))
     if resume is not None:
         keep_until(loggers, step_of(resume))
-    return Run(config, data, module, build_trainer(config, build_all(config.get("callbacks")), loggers))
+    callbacks = build_all(config.get("callbacks"))
+    if is_search():
+        callbacks.append(ObjectiveWatch(config, data))
+    return Run(config, data, module, build_trainer(config, callbacks, loggers))

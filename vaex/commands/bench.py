@@ -146,7 +146,11 @@ def bench_disentanglement(config: DictConfig) -> None:
 
     with one_thread():
         content = {**origin(), "rounds": rounds}
-    result = run_disentanglement(rounds, count, budget=positive(config.budget, "budget"))
+    budget = positive(config.budget, "budget")
+    try:
+        result = run_disentanglement(rounds, count, budget=budget)
+    except VaexError as error:
+        raise VaexError(f"codes={count} do not do for every metric: {error}") from error
     tables = disentanglement_tables(result)
     for table in tables:
         show_table(table, wide_console())

@@ -1,10 +1,15 @@
-"""Which runs start several processes, and the command line of one job of a sweep."""
+"""Which runs start several processes, the command line of one job of a sweep, and running it."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -48,3 +53,33 @@ def again(command: str, typed: Sequence[str], overrides: Sequence[str], folder: 
             kept.append(argument)
     path = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [command, *overrides, *kept, "hydra.mode=RUN", f"hydra.run.dir='{path}'"]
+
+
+def run_telling(command: Sequence[str]) -> tuple[int, str]:
+    """Run a program and pass its stderr on; return its status, and the last line of stderr that starts with "vaex"."""
+    last = ""
+
+    def pass_on() -> None:
+        nonlocal last
+        for line in process.stderr or ():
+            last = line.strip() if line.startswith("vaex ") else last
+            print(line, end="", file=sys.stderr, flush=True)
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signals call it
+        raise SystemExit(128 + number)
+
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if here else None  # else this process would leave that one behind
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    reader = threading.Thread(target=pass_on, daemon=True)
+    reader.start()
+    try:
+        status = process.wait()
+    finally:
+        if process.poll() is None:  # Ctrl-C, which reaches that program as well, or SIGTERM, which does not
+            process.terminate()
+            process.wait()
+        if here:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        reader.join(timeout=10)  # a process that it left behind may hold the pipe
+    return status, last

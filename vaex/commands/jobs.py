@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import signal
-import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vaex.commands.ending import at_a_job, forget, was_stopped
 from vaex.commands.gpus import gpus_of_job
-from vaex.commands.job_arguments import again, starts_processes
+from vaex.commands.job_arguments import again, run_telling, starts_processes
+from vaex.commands.searching import (
+    NO_NUMBER,
+    RefusedSweep,
+    UnmeasuredError,
+    check_objectives,
+    check_sweep,
+    is_empty_study,
+    names_of_objective,
+    search_results,
+)
 from vaex.config import CHECKPOINT_CHOICE, check_augmentation, register_resolvers
 from vaex.errors import VaexError
 from vaex.intake import printable
@@ -35,8 +43,6 @@ FAILED = ".failed"
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended."""
 
-NO_NUMBER = "No job returned a number to optimise: set optimized_metric to one that metrics.json holds."
-
 
 class SweepWatch(Callback):
     """Hydra's callback that tells the process of a sweep where its folder is, which exists from then on."""
@@ -46,12 +52,32 @@ class SweepWatch(Callback):
     metrics: ClassVar[list[str]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the folder of the sweep and what launches its jobs."""
+        """Note the folder of the sweep and what launches its jobs.
+
+        Raises:
+            RefusedSweep: for one that cannot be launched.
+        """
         SweepWatch.folder = Path(config.hydra.sweep.dir)
         SweepWatch.launcher = str(config.hydra.launcher._target_)
-        names = config.get("optimized_metric") or []
-        SweepWatch.metrics = [names] if isinstance(names, str) else list(names)
+        SweepWatch.metrics = names_of_objective(config)
+        try:
+            check_sweep(config)
+        except VaexError as error:
+            raise RefusedSweep(error) from error
         SweepWatch.folder.mkdir(parents=True, exist_ok=True)  # a study on disk is opened before the first job
+        forget(SweepWatch.folder)
+
+
+def how_to_go_on(command: str) -> None:
+    """Say on stderr how a sweep that was stopped goes on."""
+    if SweepWatch.folder is not None:
+        again = f"repeat the command with hydra.sweep.dir={SweepWatch.folder} skip_finished=true"
+        print(f"vaex {command}: the sweep is stopped; to go on, {again}.", file=sys.stderr)
+
+
+def joblib_sweep() -> Path | None:
+    """Return the folder of the sweep under way if its jobs run in workers of joblib, else None."""
+    return SweepWatch.folder if "joblib" in SweepWatch.launcher else None
 
 
 WATCH = f"+hydra.callbacks.vaex_sweep_watch={{_target_: {SweepWatch.__module__}.{SweepWatch.__qualname__}}}"
@@ -73,6 +99,7 @@ class Job:
     program: str
     outcome: Callable[[DictConfig, Path], Any] | None = None
     sweep: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process: int = field(default_factory=os.getpid)
     errors: list[Exception] = field(default_factory=list)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -80,27 +107,43 @@ class Job:
         register_resolvers()  # this process is another one, which has not composed a config yet
 
     def __call__(self, config: DictConfig) -> Any:
-        """Run the task and return its value; None when it failed."""
+        """Run the task and return its value; None when it failed, or when the sweep was stopped."""
         # Lightning starts further processes from sys.argv, which must name the command
         sys.argv = [self.program, self.command, *self.typed]
-        several = HydraConfig.get().mode == RunMode.MULTIRUN
+        job = HydraConfig.get()
+        several = job.mode == RunMode.MULTIRUN
+        worker = several and os.getpid() != self.process and "joblib" in str(job.launcher._target_)
+        folder = Path(job.sweep.dir)
         try:
-            if HydraConfig.get().runtime.choices.get("augmentation") != CHECKPOINT_CHOICE:
-                check_augmentation(config)
-            if several:
-                check_objectives(config)
-            with gpus_of_job(config) if several and config.get("pin_gpus") else nullcontext(None) as gpus:
-                if gpus is not None:
-                    with open_dict(config):
-                        config.trainer.devices = gpus
-                if several and starts_processes(config.get("trainer")):
-                    return self._elsewhere(config)
-                return self.task(config)
-        except Exception as error:  # noqa: BLE001 - kept, so that the other jobs run and Hydra prints nothing of its own
+            if several and any(told.final for told in self._told(folder)):
+                return None  # no later trial could be measured
+            with at_a_job(folder) if worker else nullcontext():
+                return self._run(config, several)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if not worker:
+                raise
+            if not was_stopped(folder):  # this job alone was
+                self._tell(f"it was stopped ({'Ctrl-C' if isinstance(stop, KeyboardInterrupt) else 'SIGTERM'}).")
+        except Exception as error:
             self.errors.append(error)
             if several:
-                self._tell(sentence(error, self.command, self.typed))
-            return None
+                self._tell(sentence(error, self.command, self.typed), final=isinstance(error, UnmeasuredError))
+                if isinstance(error, UnmeasuredError) and os.getpid() == self.process:
+                    raise RefusedSweep(error) from error
+        return None
+
+    def _run(self, config: DictConfig, several: bool) -> Any:
+        if HydraConfig.get().runtime.choices.get("augmentation") != CHECKPOINT_CHOICE:
+            check_augmentation(config)
+        if several:
+            check_objectives(config)
+        with gpus_of_job(config) if several and config.get("pin_gpus") else nullcontext(None) as gpus:
+            if gpus is not None:
+                with open_dict(config):
+                    config.trainer.devices = gpus
+            if several and starts_processes(config.get("trainer")):
+                return self._elsewhere(config)
+            return self.task(config)
 
     def _elsewhere(self, config: DictConfig) -> Any:
         """Run this job's config as a command of its own; what its processes print is passed on."""
@@ -118,7 +161,7 @@ class Job:
             raise VaexError(reason)
         return None if self.outcome is None else self.outcome(config, folder)
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, reason: str, final: bool = False) -> None:
         job = HydraConfig.get()
         common = {bare(argument) for argument in self.typed}
         own = [override for override in job.overrides.task if bare(override) not in common]
@@ -126,53 +169,32 @@ class Job:
         told = printable(f"vaex {self.command}: {name} failed: {reason}")
         print(told, file=sys.stderr)
         with suppress(VaexError):  # a full disk: what was printed has to do
-            content = {"sweep": self.sweep, "job": job.job.num, "told": told, "folder": job.runtime.output_dir}
+            content = {"sweep": self.sweep, "job": job.job.num, "told": told, "final": final}
             write_json(Path(job.sweep.dir) / FAILED / f"{job.job.num}.json", content)
 
     def failures(self, folder: Path | None) -> dict[int, str]:
         """Return what was told of each job of this sweep that failed, in whatever process, by its number."""
-        told = {}
-        for file in sorted((folder / FAILED).glob("*.json")) if folder is not None else ():
+        return {failure.job: failure.told for failure in sorted(self._told(folder))}
+
+    def _told(self, folder: Path | None) -> Iterator[Failure]:
+        for file in (folder / FAILED).glob("*.json") if folder is not None else ():
             with suppress(OSError, ValueError, TypeError, KeyError):
                 content = json.loads(file.read_text())
                 if content["sweep"] == self.sweep:
-                    told[int(content["job"])] = str(content["told"])
-        return dict(sorted(told.items()))
+                    yield Failure(int(content["job"]), str(content["told"]), content["final"] is True)
+
+
+class Failure(NamedTuple):
+    """What was told of a job that failed; ``final``: there is no use in the jobs behind it."""
+
+    job: int
+    told: str
+    final: bool
 
 
 def bare(override: str) -> str:
     """Return an override without spaces, quotes and capitals, which Hydra writes in its own way: ``False``."""
     return re.sub(r"[\s'\"]", "", override).casefold()
-
-
-def run_telling(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program and pass its stderr on; return its status, and the last line of stderr that starts with "vaex"."""
-    last = ""
-
-    def pass_on() -> None:
-        nonlocal last
-        for line in process.stderr or ():
-            last = line.strip() if line.startswith("vaex ") else last
-            print(line, end="", file=sys.stderr, flush=True)
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signals call it
-        raise SystemExit(128 + number)
-
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if here else None  # else this process would leave that one behind
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-    reader = threading.Thread(target=pass_on, daemon=True)
-    reader.start()
-    try:
-        status = process.wait()
-    finally:
-        if process.poll() is None:  # Ctrl-C, which reaches that program as well, or SIGTERM, which does not
-            process.terminate()
-            process.wait()
-        if here:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-        reader.join(timeout=10)  # a process that it left behind may hold the pipe
-    return status, last
 
 
 def end_of_sweep(job: Job, error: Exception | None) -> None:
@@ -188,7 +210,10 @@ def end_of_sweep(job: Job, error: Exception | None) -> None:
         if not shared:  # what the jobs printed lies in files
             print(*failures.values(), sep="\n", file=sys.stderr)
         count = max(len(failures), len(job.errors))
-        rest = f" The sweep ended early: {sentence(error, job.command)}" if error and not is_empty_study(error) else ""
+        early = error is not None and not isinstance(error, UnmeasuredError) and not is_empty_study(error)
+        rest = f" The sweep ended early: {sentence(error, job.command)}" if early and error else ""
+        if isinstance(error, UnmeasuredError) or any(told.final for told in job._told(folder)):
+            rest = " No other trial could be measured, so the search ended."
         raise VaexError(f"{count} of the jobs failed; each is named above.{rest}") from error
     if error is not None and is_empty_study(error):
         raise VaexError(NO_NUMBER) from error
@@ -198,46 +223,3 @@ def end_of_sweep(job: Job, error: Exception | None) -> None:
         for line in search_results(folder, SweepWatch.metrics):
             print(line)
         print(f"Sweep folder: {folder}")
-
-
-def check_objectives(config: DictConfig) -> None:
-    """Refuse a search whose directions are not as many as ``optimized_metric`` names, before anything is trained.
-
-    Raises:
-        VaexError: naming both.
-    """
-    sweeper: Any = HydraConfig.get().sweeper
-    direction, metric = sweeper.get("direction"), config.get("optimized_metric")
-    if direction is None:
-        return
-    if OmegaConf.is_list(direction) != OmegaConf.is_list(metric) or (
-        OmegaConf.is_list(direction) and len(direction) != len(metric)
-    ):
-        raise VaexError(
-            f"hydra.sweeper.direction={direction} does not fit optimized_metric={metric}: name one direction for each."
-        )
-
-
-def is_empty_study(error: Exception) -> bool:
-    """Return whether the error is Optuna's, that no trial of the study gave a value."""
-    return isinstance(error, ValueError) and ("Record does not exist" in str(error) or "No trials" in str(error))
-
-
-def search_results(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return lines with what the Optuna sweeper found for the metrics ``names``: the best, or all trade-offs.
-
-    Raises:
-        VaexError: when it got no numbers.
-    """
-    file = folder / "optimization_results.yaml"
-    if not file.is_file():
-        return []
-    content: Any = OmegaConf.to_container(OmegaConf.load(file))
-    if content.get("solutions") == []:
-        raise VaexError(NO_NUMBER)
-    found = content.get("solutions") or [{"params": content.get("best_params"), "values": [content.get("best_value")]}]
-    return [
-        f"Best: {', '.join(f'{name} {value:.6g}' for name, value in zip(names, one['values'], strict=False))} with "
-        + " ".join(f"{key}={value}" for key, value in one["params"].items())
-        for one in found
-    ]

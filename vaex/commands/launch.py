@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.ending import ending_jobs
-from vaex.commands.jobs import WATCH, Job, SweepWatch, end_of_sweep
+from vaex.commands.jobs import WATCH, Job, SweepWatch, end_of_sweep, how_to_go_on, joblib_sweep
+from vaex.commands.searching import RefusedSweep
 from vaex.config import CHECKPOINT_CHOICE, conf_dir, register_resolvers, stored_config
 from vaex.errors import VaexError
 from vaex.runs import read_config
@@ -189,8 +190,14 @@ def under_hydra(
     failure: Exception | None = None
     SweepWatch.folder = None
     try:
-        with ending_jobs() if several else nullcontext():
+        with ending_jobs(joblib_sweep) if several else nullcontext():
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except RefusedSweep as refused:
+        failure = refused.error
+    except (KeyboardInterrupt, SystemExit):
+        if several:
+            how_to_go_on(command)
+        raise
     except Exception as error:  # noqa: BLE001 - told below, with what is known of the jobs
         failure = error
     finally:

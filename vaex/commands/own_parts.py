@@ -34,7 +34,8 @@ def own_parts_only(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         VaexError: for a ``_target_`` that is not one of `shipped_parts` or stands elsewhere, keys that are Hydra's own,
             an interpolation that vaex's config does not have, a place outside the folder that a callback or logger
-            would write to, or an option of a logger that its config does not have.
+            would write to, an option of a logger that its config does not have, the account of a logger, or a word for
+            the trainer that no choice of vaex's has.
     """
     for key in ("defaults", "hydra"):
         if key in content:
@@ -51,6 +52,7 @@ def own_parts_only(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         parts = _mapping(content.get(group), group, folder)
         for name, part in ({"": parts} if group == "data" else parts).items():
             _check_part(group, f"{group}.{name}".rstrip("."), _mapping(part, f"{group}.{name}", folder), folder, values)
+    _check_trainer(_mapping(content.get("trainer"), "trainer", folder), folder)
     data = {key: None if key in ("urls", "sha256") else value for key, value in (content.get("data") or {}).items()}
     return {**content, "data": data}
 
@@ -106,6 +108,11 @@ def _check_part(group: str, where: str, part: Mapping[str, Any], folder: Path, v
     _walk(rest, where, folder)
     if group == "data" or target is None:
         return
+    if group == "logger" and rest.get("entity") is not None:
+        raise VaexError(
+            f"The config of {folder} sends the run to the account {where}.entity={rest['entity']}: type that again if "
+            f"it is yours, {where}.entity=null for your own, or trust=true."
+        )
     for key in rest:
         if group == "logger" and key not in shipped[target]:
             raise VaexError(
@@ -119,6 +126,18 @@ def _check_part(group: str, where: str, part: Mapping[str, Any], folder: Path, v
             raise VaexError(
                 f"The config of {folder} would write to {where}.{key}={value}, outside the run folder; {_TRUST}, or "
                 f"type {where}.{key}=... anew."
+            )
+
+
+def _check_trainer(trainer: Mapping[str, Any], folder: Path) -> None:
+    """Refuse words for Lightning's trainer, which looks them up in its own registries, that vaex never wrote itself."""
+    shipped = shipped_words()
+    for key, value in _flat(trainer).items():
+        words = shipped.get(key.partition(".")[0])
+        if isinstance(value, str) and (words is None or (key == "strategy" and value not in words)):
+            raise VaexError(
+                f"The config of {folder} sets trainer.{key}={value}, which no choice of trainer has: type that again "
+                f"if you want it, trainer.{key}=null if not, or trust=true."
             )
 
 
@@ -184,6 +203,17 @@ def shipped_parts(group: str) -> dict[str, tuple[str, ...]]:
             if isinstance(part, Mapping) and "_target_" in part:
                 found[part["_target_"]] = (*found.get(part["_target_"], ()), *map(str, part))
     return found
+
+
+@cache
+def shipped_words() -> dict[str, frozenset[str]]:
+    """Return the keys of conf/trainer, each with the words that it has there."""
+    found: dict[str, set[str]] = {}
+    for file in sorted((conf_dir() / "trainer").rglob("*.yaml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        for key, value in (content or {}).items():
+            found.setdefault(str(key), set()).update([value] if isinstance(value, str) else ())
+    return {key: frozenset(words) for key, words in found.items() if key != "defaults"}
 
 
 @cache

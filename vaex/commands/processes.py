@@ -36,7 +36,7 @@ def shared_arguments(arguments: Sequence[str]) -> list[str]:
             "paths.run=FOLDER, or start them with srun."
         )
     if folder and was_requeued() and (Path(folder).expanduser() / CHECKPOINTS / LAST).is_file():
-        words = [f"resume={folder}"]
+        words = [f"resume={folder}", "trust=true"]  # the config is the one that this very job wrote
     elif folder and named is None and not value_of(words, "resume"):
         words.append(f"paths.run={folder}")
     return [*words, "hydra.output_subdir=null"] if several and outer_rank() else words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> Iterator[list[st
     if not all(isinstance(content.get(key), dict) for key in ("data", "network", "trainer", "paths")):
         raise VaexError(damaged(folder / ".hydra" / "config.yaml"))
     if str(value_of(arguments, "trust")).lower() != "true":
-        content = own_parts_only(content, folder)
+        content = own_parts_only(without(content, others), folder)
     content["paths"] = {**content.get("paths", {}), "run": "${hydra:runtime.output_dir}"}
     with tempfile.TemporaryDirectory(prefix="vaex-") as place:
         OmegaConf.save(OmegaConf.create(content), Path(place) / "config.yaml")
@@ -124,6 +125,19 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> Iterator[list[st
             f"--config-path={place}",
             "--config-name=config",
         ]
+
+
+def without(content: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return a config in which values that ``arguments`` set anew are null: they are the user's own then."""
+    copied = copy.deepcopy(content)
+    for argument in arguments:
+        *parents, last = argument.partition("=")[0].split(".")
+        part: Any = copied
+        for name in parents:
+            part = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, dict) and not isinstance(part.get(last, {}), dict | list):
+            part[last] = None
+    return copied
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -16,6 +16,8 @@ from vaex.intake import printable
 from vaex.runs import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from vaex.reporting.grid import Grid
     from vaex.reporting.groups import Group
     from vaex.reporting.results import Result
@@ -39,6 +41,7 @@ def tabulate(config: DictConfig) -> None:
     view = view_of(results, config)
     tables = grids_of(view, config)
     grids = [*tables, *compared(view, config)]
+    drawn = picture_of(tables, results, config) if config.plot else None  # what cannot be drawn is told first
     text = rendered(grids, form, config.digits) if config.out or form != "text" else None
     if config.out:
         write_atomic(Path(config.out).expanduser(), text or "")
@@ -47,8 +50,8 @@ def tabulate(config: DictConfig) -> None:
         print(text, end="")
     else:
         show(grids, config.digits)
-    if config.plot:
-        print(draw(tables, results, config))
+    if drawn is not None:
+        print(save(drawn, config))
 
 
 def names_of(value: Any, key: str) -> list[str] | None:
@@ -209,24 +212,24 @@ def show(grids: Sequence[Grid], digits: int) -> None:
         show_table(text_table(grid, digits), console)
 
 
-def draw(grids: Sequence[Grid], results: Sequence[Result], config: DictConfig) -> Path:
-    """Write the picture that ``plot`` asks for and return its path, the one it names, beside ``out`` or table.png.
-
-    A list of two measures is one against the other, anything else a dot for every seed.
-    """
-    from vaex.viz import save_png
-
+def picture_of(grids: Sequence[Grid], results: Sequence[Result], config: DictConfig) -> Figure:
+    """Return the picture that ``plot`` asks for: of a list of two measures one against the other, else all seeds."""
     if OmegaConf.is_list(config.plot):
         from vaex.reporting.groups import grouped
         from vaex.reporting.tradeoff import tradeoff_picture
 
         groups, _ = grouped(results, names_of(config.by, "by"))
         names = names_of(config.plot, "plot") or []
-        figure = tradeoff_picture(groups, names, config.stage, config.interval, config.confidence)
-    else:
-        from vaex.reporting.grid import picture
+        return tradeoff_picture(groups, names, config.stage, config.interval, config.confidence)
+    from vaex.reporting.grid import picture
 
-        figure = picture(grids)
+    return picture(grids)
+
+
+def save(figure: Figure, config: DictConfig) -> Path:
+    """Write a picture to the path that ``plot`` names, else beside ``out``, else to table.png; return it."""
+    from vaex.viz import save_png
+
     named, out = config.plot if isinstance(config.plot, str) else None, config.out
     path = Path(named) if named else Path(out).with_suffix(".png") if out else Path("table.png")
     return save_png(figure, path.expanduser())

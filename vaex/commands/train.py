@@ -18,9 +18,16 @@ from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_
 from vaex.commands.launch import under_hydra, value_of
 from vaex.commands.processes import shared_arguments
 from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
+from vaex.commands.searching import is_search, names_of_objective, unmeasured
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import best_checkpoint
+
+KEEPS_NOTHING = (
+    "callbacks has no checkpoint, so nothing is kept to resume from or to evaluate; "
+    "callbacks=[attention,checkpoint] keeps it."
+)
+"""Said before a training that writes no weights."""
 
 Optimized = float | tuple[float, ...] | None
 
@@ -67,8 +74,9 @@ def fit_and_test(config: DictConfig) -> Optimized:
         if calibrating:
             run.calibrate(folder)
         return optimized(config, run.test_best(folder)[1])
-    for key in idle_keys(resolved):
-        print(f"vaex train: {key} is set but was not chosen, so it has no effect.", file=sys.stderr)
+    told = [f"{key} is set but was not chosen, so it has no effect." for key in idle_keys(resolved)]
+    for sentence in [*told, *([] if run.keeps_checkpoints else [KEEPS_NOTHING])]:
+        print(f"vaex train: {sentence}", file=sys.stderr)
     # a missing data set should be told before anything is written
     try:
         run.data.prepare_data()
@@ -131,19 +139,24 @@ def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> 
     """Return the value that a sweeper optimises, such as ``val/loss`` or ``test/image_auroc``; of a list one for each.
 
     None, after a sentence, when one of them was not measured or is no finite number.
+
+    Raises:
+        UnmeasuredError: in a search, which could learn from no other run either.
     """
     names = config.optimized_metric
     if not names:
         return None
     found = []
-    for full in [names] if isinstance(names, str) else names:
+    for full in names_of_objective(config):
         stage, _, name = full.partition("/")
-        value = stages.get(stage, {}).get(name)
-        if value is None:
+        value = stages.get(stage, {}).get(name, math.nan)
+        if name not in stages.get(stage, {}):
             known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
+            if is_search():
+                raise unmeasured(full, known)
             reason = f"was not measured; measured are {', '.join(known)}"
-        elif not math.isfinite(value):
-            reason = f"is {value}"
+        elif value is None or not math.isfinite(value):  # metrics.json has no NaN
+            reason = "is no finite number"
         else:
             found.append(value)
             continue

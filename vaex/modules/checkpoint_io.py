@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from vaex.errors import VaexError
+from vaex.runs import unfinished
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             VaexError: when the disk is full or the folder cannot be written.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = unfinished(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -36,8 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch wraps a failing write in a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__
             reason = getattr(cause, "strerror", None) or str(error).partition("\n")[0]
+            named = re.sub(r"^\.(.+)\.\d+\.tmp$", r"\1", target.name)  # one that waits beside its place
             raise VaexError(
-                f"Cannot write checkpoint {target} ({reason}); the last good one is kept. Free space, "
+                f"Cannot write checkpoint {target.with_name(named)} ({reason}); the last good one is kept. Free space, "
                 "then continue with vaex train resume=RUN_FOLDER."
             ) from error
         finally:

@@ -135,9 +135,9 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _numbers(values: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise ValueError(f"{name} is no number")
-        yield name, float(value)
+        yield name, math.nan if value is None else float(value)  # JSON has no NaN
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from vaex.runs import strict_json
 
 
 class Markup(str):
@@ -103,17 +104,7 @@ def picture(png: bytes, text: str, kind: str = "image/png") -> Markup:
 
 def embedded_json(content: Any) -> Markup:
     """Return JSON that no text in it can end or leave: it is safe between script tags. Not finite becomes null."""
-    text = json.dumps(_finite(content), allow_nan=False, separators=(",", ":"))
+    text = strict_json(content, separators=(",", ":"))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content
