@@ -78,6 +78,9 @@ def test_every_choice_composes_and_builds(group: str, choice: str, tmp_path: Pat
         assert isinstance(module, VAEModule)
         assert resolved["schedule"]["name"] in SCHEDULES
         assert module.hparams["run"]["attention"] == resolved["attention"]
+    if choice.startswith("dsprites_"):  # whatever the objective, what it does to the latents is watched
+        assert {"last_checkpoint", "traversal", "latents", "disentanglement"} < config.callbacks.keys()
+        assert config.callbacks.disentanglement.every_n_steps == config.trainer.val_check_interval
     if group == "callbacks":
         assert len(assembly.build_all(config.callbacks)) == len(resolved["callbacks"])
     if group == "logger":
@@ -93,6 +96,24 @@ def test_the_progress_bar_is_a_choice(chosen: bool, tmp_path: Path) -> None:
     config = composed(tmp_path, f"callbacks=[checkpoint{',progress' if chosen else ''}]")
     trainer = assembly.build_trainer(config, assembly.build_all(config.callbacks), [])
     assert (trainer.progress_bar_callback is not None) is chosen
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        ([], 100_000),  # the paper's, of schedule=paper
+        (["schedule=cpu"], 25_000),
+        (["schedule=cpu", "trainer.max_steps=2"], 1),
+        (["schedule=cosine"], 100_000),  # epochs decide
+        (["schedule=cpu", "objective.steps=7"], 7),
+    ],
+)
+def test_the_capacity_is_reached_in_a_third_of_a_run(overrides: list[str], steps: int, tmp_path: Path) -> None:
+    config = composed(tmp_path, "experiment=dsprites_annealed_vae", *overrides)
+    objective: Any = build_objective(plain(config)["objective"])
+    assert objective.steps == steps
+    total = config.trainer.max_steps
+    assert objective.capacity_at(total if total > 0 else steps) == 25.0
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())

@@ -46,13 +46,15 @@ def register_resolvers() -> None:
     ``${vaex.channels:COLOR}`` are the image channels of a sprite colour; ``${vaex.group:NAME}`` names what runs are
     logged under together, the folder of a sweep, NAME for a single run; ``${vaex.tags:}`` are words that a run can be
     found by: data, network and objective; ``${vaex.slurm:tasks}`` and ``${vaex.slurm:nodes}`` are the tasks per node
-    and the nodes of the SLURM job, 1 outside of one.
+    and the nodes of the SLURM job, 1 outside of one; ``${vaex.steps:3,100000}`` is a third of ``trainer.max_steps``,
+    100000 where epochs decide how long a run is.
     """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("vaex.channels", lambda color: 1 if color == "white" else 3, replace=True)
     OmegaConf.register_new_resolver("vaex.group", _group, replace=True)
     OmegaConf.register_new_resolver("vaex.slurm", job_size, replace=True)
+    OmegaConf.register_new_resolver("vaex.steps", _steps, replace=True)
     OmegaConf.register_new_resolver("vaex.tags", _tags, replace=True)
 
 
@@ -62,6 +64,11 @@ def _group(name: str) -> str:
 
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     return Path(hydra.sweep.dir).name if hydra is not None and hydra.mode == RunMode.MULTIRUN else name
+
+
+def _steps(parts: int, usual: int, *, _root_: Any) -> int:
+    total = (_root_.get("trainer") or {}).get("max_steps")
+    return max(1, total // parts) if isinstance(total, int) and total > 0 else usual
 
 
 def _tags(*, _root_: Any) -> list[str]:

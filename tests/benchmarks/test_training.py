@@ -10,10 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vaex.benchmarks import training
+from vaex.benchmarks import training, units
+from vaex.benchmarks.lightning_steps import LightningSteps, built
 from vaex.benchmarks.steps import FLOOR, HandWritten, Products, Reproductions
 from vaex.benchmarks.timing import Timing
-from vaex.benchmarks.training import ATTENTION, HAND, PEER, VAEX, LightningSteps, Result, built, training_tables
+from vaex.benchmarks.training import (
+    ATTENTION,
+    HAND,
+    PEER,
+    PEER_BF16,
+    VAEX,
+    VAEX_BF16,
+    Result,
+    run_training,
+    training_tables,
+)
 from vaex.errors import VaexError
 from vaex.modules import FactorVAEModule
 
@@ -75,12 +86,92 @@ def timing(*seconds: float, floor: float = 1.0) -> Timing:
 def test_tables_judge_the_goals(peer: float, word: str, hand: float, other: str) -> None:
     steps = {FLOOR: timing(1.0), PEER: timing(peer), HAND: timing(hand), VAEX: timing(2.0)}
     attention = {VAEX: timing(2.0, floor=2.0), **{name: timing(3.4, floor=2.0) for name in ATTENTION}}
-    first, second = training_tables(Result(steps, attention, 64))
+    bf16 = {name: timing(1.0) for name in (PEER, PEER_BF16, VAEX_BF16)}
+    result = Result(steps, attention, bf16, True, 64)
+    first, second, _ = training_tables(result)
     assert first.notes[1].endswith(f"goal >= 1.2: {word}.")
     assert f"{peer / 2:.2f}" in first.notes[1]
     assert first.notes[2].endswith(f"goal <= 1.05: {other}.")
     assert [row[-1].rpartition(" ")[2] for row in second.rows] == ["-", "MISSED", "MISSED", "met"]
     assert second.rows[1][2] == "1.70"
-    assert (
-        training.training_content(Result(steps, attention, 64))["times_faster_than_reproductions"]["median"] == peer / 2
-    )
+    assert training.training_content(result)["times_faster_than_reproductions"]["median"] == peer / 2
+
+
+@pytest.mark.parametrize(
+    ("own", "has", "verdict"),
+    [
+        (1.2, True, "goal >= 2: met;"),
+        (1.3, True, "goal >= 2: MISSED;"),
+        (1.2, False, "goal >= 2: not judged: this CPU has no bf16 units;"),
+    ],
+)
+def test_the_goal_in_bf16_is_judged_where_there_are_units(own: float, has: bool, verdict: str) -> None:
+    steps = {name: timing(1.0) for name in (FLOOR, PEER, HAND, VAEX)}
+    attention = {name: timing(1.0) for name in (VAEX, *ATTENTION)}
+    bf16 = {PEER: timing(2.4, floor=2.4), PEER_BF16: timing(1.8, floor=2.4), VAEX_BF16: timing(own, floor=2.4)}
+    bf16[PEER_BF16] = bf16[PEER_BF16]._replace(once=not has)
+    table = training_tables(Result(steps, attention, bf16, has, 64))[2]
+    assert verdict in table.notes[1]
+    assert f"is {2.4 / own:.2f} (" in table.notes[1]
+    assert table.notes[1].endswith(f"{1.8 / own:.2f} times as fast as that loop in bf16.")
+    assert ("cold" in table.notes[0]) is not has
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("flags : fpu amx_bf16\nflags : fpu\n", True),
+        ("Features : fp asimd bf16 i8mm\n", True),
+        ("flags : fpu avx512f avx512_bf16x\n", False),
+        ("model name : bf16\n", False),
+        (None, False),
+    ],
+)
+def test_bf16_units_are_those_that_the_system_states(
+    text: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(units, "CPUINFO", tmp_path / "cpuinfo")
+    assert units.has_bf16("cpu") is expected
+
+
+def test_bf16_is_computed_in_bf16_and_channels_last(tmp_path: Path) -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    def note(layer: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        seen.append((out.dtype, given[0].is_contiguous(memory_format=torch.channels_last)))
+
+    modules = [built(channels_last=True) for _ in range(2)]
+    for module in modules:
+        conv = next(layer for layer in module.vae.modules() if isinstance(layer, torch.nn.Conv2d))
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+        conv.register_forward_hook(note)
+    Reproductions(modules[0], images(4), bf16=True)()
+    steps = LightningSteps(modules[1], images(4), tmp_path, "bf16-mixed")
+    try:
+        steps()
+        steps()
+    finally:
+        steps.close()
+    assert len(seen) >= 4
+    assert set(seen) == {(torch.bfloat16, True)}
+
+
+def test_without_units_bf16_is_a_single_cold_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(training, "has_bf16", lambda device: False)
+    monkeypatch.setattr(training, "ATTENTION", {})
+    real = Reproductions.__call__
+
+    def counted(self: Reproductions) -> None:
+        calls.append(self.bf16)
+        real(self)
+
+    monkeypatch.setattr(Reproductions, "__call__", counted)
+    result = run_training(2, 1)
+    assert sum(calls) == 1
+    assert [one.once for one in result.bf16.values()] == [False, True, True]
+    assert [len(one.seconds) for one in result.steps.values()] == [1] * 4
+    assert "not judged" in training_tables(result)[2].notes[1]

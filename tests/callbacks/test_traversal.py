@@ -120,6 +120,15 @@ def test_pictures_of_a_training_and_of_a_test(tmp_path: Path, monkeypatch: pytes
     np.testing.assert_allclose(last["decoded"], expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
+def test_a_training_that_steps_end_is_drawn_at_its_end(tmp_path: Path) -> None:
+    drawing = Traversal("vae", steps=3, every_n_epochs=9, folder=str(tmp_path))
+    by_steps = {"max_epochs": -1, "max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    run = trainer(tmp_path, drawing, **by_steps)
+    run.fit(VAEModule(NETWORK), datamodule=sprites())
+    assert run.global_step == 4
+    assert [path.suffix for path in sorted((tmp_path / "figures").iterdir())] == [".gif", ".png"]
+
+
 def test_training_is_that_of_a_run_without(tmp_path: Path) -> None:
     states = []
     for callbacks in ([], [Traversal("vae", steps=3, every_n_epochs=1)]):

@@ -245,12 +245,20 @@ def test_a_wrong_file_is_told(small: None, tmp_path: Path, changes: dict[str, An
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.9999])
-def test_a_truncated_file_is_told(small: None, tmp_path: Path, keep: float) -> None:
+def test_a_truncated_file_is_told_in_one_sentence(
+    small: None, tmp_path: Path, keep: float, caplog: pytest.LogCaptureFixture
+) -> None:
     path = store(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else int(keep)])
     with pytest.raises(VaexError, match=r"truncated, damaged or of another kind"):
         ready(tmp_path)
+    assert not caplog.records  # nothing else is said of it
+    path.write_bytes(whole)
+    ready(tmp_path)
+    assert [record.message for record in caplog.records] == [
+        f"{path} holds dSprites, but is not the published file; it is read as it is."
+    ]
 
 
 def test_a_flipped_bit_in_the_images_is_told(small: None, tmp_path: Path) -> None:

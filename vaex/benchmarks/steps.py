@@ -20,19 +20,32 @@ class Reproductions:
     """One step by the loop that the reproductions of FactorVAE share, rewritten.
 
     Both halves are encoded with a graph, both losses are sent back through all that they touch, so the
-    discriminator's also through the encoder once more, and Adam is the plain one.
+    discriminator's also through the encoder once more, and Adam is the plain one. ``bf16``: under autocast, images
+    channels_last.
 
     Source: the order of FrankBrongers/Reproducing_expVAE, which is that of 1Konny/FactorVAE.
     """
 
-    def __init__(self, module: FactorVAEModule, images: Tensor) -> None:
-        self.vae, self.discriminator = module.vae, module.discriminator
+    def __init__(self, module: FactorVAEModule, images: Tensor, bf16: bool = False) -> None:
+        self.vae, self.discriminator, self.bf16 = module.vae, module.discriminator, bf16
+        if bf16:
+            images = images.contiguous(memory_format=torch.channels_last)
         self.first, self.second = images.chunk(2)
         self.optimiser = torch.optim.Adam(self.vae.parameters(), lr=1e-4)
         self.other = torch.optim.Adam(self.discriminator.parameters(), lr=1e-4, betas=(0.5, 0.9))
 
     def __call__(self) -> None:
         """Forward, backward, update."""
+        with torch.autocast(self.first.device.type, torch.bfloat16, enabled=self.bf16):
+            loss, own = self._losses()
+        self.optimiser.zero_grad()
+        loss.backward(retain_graph=True)
+        self.other.zero_grad()
+        own.backward()
+        self.optimiser.step()
+        self.other.step()
+
+    def _losses(self) -> tuple[Tensor, Tensor]:
         mean, logvar = self.vae.encode(self.first)
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
         logits = self.vae.decoder(z)
@@ -42,16 +55,10 @@ class Reproductions:
         loss = loss + GAMMA * (told[:, :1] - told[:, 1:]).mean()
         mean2, logvar2 = self.vae.encode(self.second)
         other = mean2 + torch.exp(logvar2 / 2) * torch.randn_like(mean2)
-        columns = [column[torch.randperm(len(other))] for column in other.split(1, 1)]
+        columns = [column[torch.randperm(len(other), device=other.device)] for column in other.split(1, 1)]
         permuted = self.discriminator(torch.cat(columns, 1).detach())
-        zeros = torch.zeros(len(z), dtype=torch.long)
-        own = 0.5 * (F.cross_entropy(told, zeros) + F.cross_entropy(permuted, zeros + 1))
-        self.optimiser.zero_grad()
-        loss.backward(retain_graph=True)
-        self.other.zero_grad()
-        own.backward()
-        self.optimiser.step()
-        self.other.step()
+        zeros = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        return loss, 0.5 * (F.cross_entropy(told, zeros) + F.cross_entropy(permuted, zeros + 1))
 
 
 class HandWritten:
@@ -94,7 +101,7 @@ class Products:
         with torch.no_grad():
             seen = _inputs(module.vae, lambda: module.vae(first, sample=True))
             encoder = set(module.vae.encoder.modules())
-            codes = torch.randn(len(first), module.vae.latents)
+            codes = torch.randn(len(first), module.vae.latents, device=first.device)
             told = _inputs(module.discriminator, lambda: module.discriminator(codes))
             for number, (layer, given) in enumerate(seen):
                 self._add(layer, given, forward=1 + (layer in encoder), inputs=int(number > 0), weights=1)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
+from vaex.benchmarks.lightning_steps import LightningSteps, built
 from vaex.benchmarks.steps import FLOOR, HandWritten, Products, Reproductions
 from vaex.benchmarks.table import Table
-from vaex.benchmarks.timing import Contestant, Timing, interleaved, one_thread, quartiles
+from vaex.benchmarks.timing import Contestant, Timing, clock_of, interleaved, one_thread, quartiles
+from vaex.benchmarks.units import has_bf16
 from vaex.errors import VaexError
-from vaex.modules import FactorVAEModule
-from vaex.types import Batch
 
 VAEX, PEER, HAND = "vaex, under Lightning", "the reproductions' loop, rewritten", "hand-written, without Lightning"
-FASTER, OVERHEAD = 1.2, 1.05
-"""Goals: times the speed of the reproductions' loop; times the hand-written loop's time, at most."""
+VAEX_BF16, PEER_BF16 = f"{VAEX}, bf16", "the reproductions' loop, bf16"
+FASTER, FASTER_BF16, OVERHEAD = 1.2, 2.0, 1.05
+"""Goals: times the speed of the reproductions' loop, in fp32 and bf16; times the hand-written loop's time, at most."""
 
 ATTENTION: dict[str, dict[str, Any]] = {
     "attention loss, conv4, all pairs": {"layer": "conv4", "pairs": "all"},
@@ -33,121 +30,57 @@ GOALS = dict(zip(ATTENTION, (1.05, 1.6, 4.2), strict=True))
 """Most that a step with the attention loss may take, as a multiple of FactorVAE's step."""
 
 
-def built(attention: dict[str, Any] | None = None) -> FactorVAEModule:
-    """Return FactorVAE on dSprites, as in experiment=dsprites_factor_vae; ``attention`` are options of that loss."""
-    network = {"name": "factor_vae", "shape": [1, 64, 64], "latents": 10, "init": "normal"}
-    term = {} if attention is None else {"weight": 1.0, **attention}
-    return FactorVAEModule(network, {"name": "factor_vae", "gamma": 40.0, "attention": term})
-
-
-class _Gate(pl.Callback):
-    """Let one batch pass at a time: what lies between two batches belongs to the first of them."""
-
-    def __init__(self) -> None:
-        self.open, self.waiting = threading.Semaphore(0), threading.Semaphore(0)
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.waiting.release()
-        self.open.acquire()
-
-
-class LightningSteps:
-    """Each call is one training step of `FactorVAEModule` within one ``Trainer.fit``, with all that Lightning does.
-
-    The trainer runs in a thread of its own, which is waited for, so that the steps of others can come in between.
-    """
-
-    def __init__(self, module: FactorVAEModule, images: Tensor, folder: Path) -> None:
-        self.gate, self.error = _Gate(), None
-        self.trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[self.gate],
-            default_root_dir=folder,
-        )
-        self._thread = threading.Thread(target=self._fit, args=(module, images), daemon=True)
-        self._thread.start()
-        self._wait()
-
-    error: BaseException | None
-
-    def _fit(self, module: FactorVAEModule, images: Tensor) -> None:
-        try:
-            torch.set_num_threads(1)  # of this thread
-            self.trainer.fit(module, train_dataloaders=_Endless(Batch(image=images)))
-        except BaseException as error:  # noqa: BLE001 - told to the thread that waits
-            self.error = error
-        finally:
-            self.gate.waiting.release()
-
-    def _wait(self) -> None:
-        self.gate.waiting.acquire()
-        if self.error is not None:
-            raise VaexError(f"The training that is measured failed: {self.error}") from self.error
-
-    def __call__(self) -> None:
-        """Train by one batch."""
-        self.gate.open.release()
-        self._wait()
-
-    def close(self) -> None:
-        """End the training."""
-        self.trainer.should_stop = True
-        while self._thread.is_alive():
-            self.gate.open.release()
-            self._thread.join(0.2)
-
-
-class _Endless:
-    """The same batch for ever."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.batch
-
-
 class Result(NamedTuple):
-    """Timings of FactorVAE's step by contestant, the floor first, and of the attention loss over vaex's step."""
+    """Timings by contestant, the first one being what the others are multiples of.
+
+    ``steps`` of FactorVAE beside the floor, ``attention`` loss over vaex's step, ``bf16`` with channels_last over the
+    reproductions' loop in fp32; ``units``: whether ``device`` computes in bf16, or only pretends to.
+    """
 
     steps: dict[str, Timing]
     attention: dict[str, Timing]
+    bf16: dict[str, Timing]
+    units: bool
     batch: int
+    device: str = "cpu"
 
 
-def run_training(batch: int, rounds: int) -> Result:
-    """Measure CPU time in one thread, interleaved, of a step with ``batch`` images for the VAE and as many permuted.
+def run_training(batch: int, rounds: int, budget: float = 10.0, device: str = "cpu") -> Result:
+    """Measure a step with ``batch`` images for the VAE and as many permuted: on a CPU the time of one thread, in turn.
+
+    A device without bf16 units makes a single, cold step in bf16 of each contestant; one that has them makes no second
+    step of a contestant that takes more than ``budget`` seconds.
 
     Raises:
         VaexError: for fewer than two images, or fewer than one round.
     """
     if batch < 2:
         raise VaexError(f"what=train needs a batch_size of at least 2, got {batch}.")
-    images = (torch.rand(2 * batch, 1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.9).float()
+    random = torch.rand(2 * batch, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    images, clock, units = (random > 0.9).float().to(device), clock_of(device), has_bf16(device)
     running: list[LightningSteps] = []
 
-    def lightning(attention: dict[str, Any] | None = None) -> Callable[[], None]:
-        running.append(LightningSteps(built(attention), images, Path(folder)))
+    def lightning(attention: dict[str, Any] | None = None, bf16: bool = False) -> Callable[[], None]:
+        precision = "bf16-mixed" if bf16 else "32-true"
+        running.append(LightningSteps(built(attention, bf16), images, Path(folder), precision))
         return running[-1]
 
     with one_thread(), TemporaryDirectory() as folder:
         try:
             plain = Contestant(VAEX, lightning())
-            steps = [
-                Contestant(FLOOR, Products(built(), images)),
-                Contestant(PEER, Reproductions(built(), images)),
-                Contestant(HAND, HandWritten(built(), images)),
-                plain,
-            ]
-            found = interleaved(steps, rounds, time.process_time)
+            peer = Contestant(PEER, Reproductions(built().to(device), images))
+            hand = Contestant(HAND, HandWritten(built().to(device), images))
+            steps = [Contestant(FLOOR, Products(built().to(device), images)), peer, hand, plain]
+            found = interleaved(steps, rounds, clock)
             terms = [plain, *(Contestant(name, lightning(options)) for name, options in ATTENTION.items())]
-            return Result(found, interleaved(terms, rounds, time.process_time), batch)
+            attention = interleaved(terms, rounds, clock)
+            halves = [
+                peer,
+                Contestant(PEER_BF16, Reproductions(built(channels_last=True).to(device), images, bf16=True)),
+                Contestant(VAEX_BF16, lightning(bf16=True)),
+            ]
+            bf16 = interleaved(halves, rounds, clock, budget) if units else interleaved(halves, 1, clock, 0.0)
+            return Result(found, attention, bf16, units, batch, device)
         finally:
             for one in running:
                 one.close()
@@ -174,8 +107,8 @@ def training_tables(result: Result) -> list[Table]:
     columns = ("", "ms", "x first", "quartiles", "goal")
     faster, beyond = (quartiles(_ratios(steps, *pair)) for pair in ((PEER, VAEX), (VAEX, HAND)))
     notes = (
-        f"Batch {result.batch} for the VAE and as many images whose codes are permuted, in fp32; CPU time of one "
-        "thread, in turn. The floor is the matrix products of a step alone.",
+        f"Batch {result.batch} for the VAE and as many images whose codes are permuted, in fp32; {_clock(result)}, in "
+        "turn. The floor is the matrix products of a step alone.",
         f"vaex is {faster.median:.2f} ({faster.low:.2f}-{faster.high:.2f}) times as fast as the reproductions' loop, "
         f"goal >= {FASTER:g}: {'met' if faster.median >= FASTER else 'MISSED'}.",
         f"vaex takes {beyond.median:.2f} ({beyond.low:.2f}-{beyond.high:.2f}) times as long as the hand-written loop, "
@@ -192,7 +125,32 @@ def training_tables(result: Result) -> list[Table]:
     return [
         Table("A FactorVAE step", columns, rows, notes),
         Table("The attention loss over FactorVAE's step", columns, terms, ("Second-order gradients, fp32.",)),
+        _bf16_table(result, columns),
     ]
+
+
+def _clock(result: Result) -> str:
+    return "CPU time of one thread" if result.device == "cpu" else f"wall time on {result.device}"
+
+
+def _bf16_table(result: Result, columns: tuple[str, ...]) -> Table:
+    """Return steps in bf16 as multiples of the reproductions' in fp32, which is how they train."""
+    timings = result.bf16
+    faster = quartiles([1 / ratio for ratio in timings[VAEX_BF16].ratios])
+    like = quartiles(timings[PEER_BF16].seconds).median / quartiles(timings[VAEX_BF16].seconds).median
+    if result.units:
+        verdict = "met" if faster.median >= FASTER_BF16 else "MISSED"
+    else:
+        verdict = f"not judged: this {'CPU' if result.device == 'cpu' else 'GPU'} has no bf16 units"
+    once = [name for name, one in timings.items() if one.once]
+    notes = (
+        f"autocast to bf16, tensors channels_last; {_clock(result)}, in turn."
+        + (f" A single, cold step: {'; '.join(once)}." if once else ""),
+        f"vaex in bf16 is {faster.median:.2f} ({faster.low:.2f}-{faster.high:.2f}) times as fast as the reproductions' "
+        f"loop, which is in fp32, goal >= {FASTER_BF16:g}: {verdict}; {like:.2f} times as fast as that loop in bf16.",
+    )
+    rows = tuple(_line(name, one.seconds, one.ratios, "-") for name, one in timings.items())
+    return Table("A FactorVAE step in bf16", columns, rows, notes)
 
 
 def training_content(result: Result) -> dict[str, Any]:
@@ -207,8 +165,11 @@ def training_content(result: Result) -> dict[str, Any]:
     faster, beyond = (quartiles(_ratios(result.steps, *pair)) for pair in ((PEER, VAEX), (VAEX, HAND)))
     return {
         "batch": result.batch,
+        "device": result.device,
         "steps": rows(result.steps),
         "attention": rows(result.attention),
+        "bf16": rows(result.bf16),
+        "bf16_units": result.units,
         "times_faster_than_reproductions": faster._asdict(),
         "times_hand_written": beyond._asdict(),
     }

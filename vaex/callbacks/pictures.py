@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def picture_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
-    """Tell whether a validation ends with a picture: every n-th epoch of a training, its last, and outside training."""
+    """Tell whether a validation ends with a picture: every n-th epoch of a training, its end, and outside training."""
     if trainer.sanity_checking or trainer.state.fn != "fit":
         return not trainer.sanity_checking
     finished = trainer.current_epoch + 1
-    return finished % every_n_epochs == 0 or finished == trainer.max_epochs
+    ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    return ended or finished % every_n_epochs == 0 or finished == trainer.max_epochs
 
 
 def explanation_figure(

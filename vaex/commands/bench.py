@@ -165,10 +165,11 @@ def bench_training(config: DictConfig) -> None:
     from vaex.benchmarks.training import run_training, training_content, training_tables
     from vaex.commands.quieting import quiet
 
+    budget, device = positive(config.budget, "budget"), pick_device(config.device)
     quiet()
     with one_thread():
         content = {**origin(), "rounds": rounds}
-    result = run_training(batch, rounds)
+    result = run_training(batch, rounds, budget, device)
     tables = training_tables(result)
     for table in tables:
         show_table(table, wide_console())

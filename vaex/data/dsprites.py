@@ -205,8 +205,6 @@ def _pack_file(file: Path, bits: NDArray[np.uint8]) -> None:
     Raises:
         VaexError: when the file is damaged or does not hold dSprites.
     """
-    if file_digest(file, "md5") != MD5:
-        _log.warning("%s is not the published file; it is read as it is.", file)
     grid, wrong = FactorGrid({"color": 1, **GRID}), f"{file} does not hold dSprites"
     with stored_arrays(file) as arrays:
         images = arrays.array("imgs")
@@ -222,3 +220,5 @@ def _pack_file(file: Path, bits: NDArray[np.uint8]) -> None:
         classes = arrays.whole("latents_classes")
         if not np.array_equal(classes, grid.classes(np.arange(len(grid)))):
             raise VaexError(f"{wrong}: 'latents_classes' must count {', '.join(grid.names)} with y fastest.")
+    if file_digest(file, "md5") != MD5:  # said of a file that could be read; what is wrong with another is told above
+        _log.warning("%s holds dSprites, but is not the published file; it is read as it is.", file)

@@ -68,7 +68,7 @@ def test_perfect_codes_give_one_and_noise_gives_chance(dsprites: Any) -> None:
 def test_beta_vae_is_that_of_the_library_on_equal_draws(entangled: Case) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    scores = beta_vae_scores(*entangled, 2, votes=(300, 200), batch=16)
+    scores = beta_vae_scores(*entangled, 2, votes=(300, 200), batch=16, threshold=0)
     draws, generator, points = RowDraws(code_table(*entangled), 1), np.random.default_rng((2, 2)), []
     for count in (300, 200):
         fixed, first, second = draws.pairs(generator, count, 16)

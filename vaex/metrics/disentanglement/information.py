@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vaex.errors import VaexError
+from vaex.metrics.disentanglement.pruning import COLLAPSED, Pruned, pruned_table
 from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, code_table, drawn, sample
 
 BINS = 20
@@ -71,7 +72,7 @@ def information_of(table: CodeTable, bins: int = BINS) -> Floats:
 
 
 def information_matrix(codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, bins: int = BINS) -> Floats:
-    """Return the mutual information (D, F) in nats of latents and factors, estimated as `mig` does.
+    """Return the mutual information (D, F) in nats of latents and factors, estimated as `mig` does, of all latents.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
@@ -106,22 +107,29 @@ def mig(codes: Any, factors: Any, seed: int = 0) -> float:
     return mig_scores(codes, factors, seed)["mig"]
 
 
-def mig_scores(codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, bins: int = BINS) -> dict[str, float]:
-    """Return ``mig``, and ``mig_<k>``, the gap of factor k alone.
+def mig_scores(
+    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, bins: int = BINS, threshold: float = COLLAPSED
+) -> dict[str, float]:
+    """Return ``mig``, ``mig_<k>``, the gap of factor k alone, ``mig_active_latents`` and ``mig_pruned_latents``.
 
     Mutual information of each latent, cut into ``bins`` equal parts of its range, and each factor, over ``train``
     images; of a factor, the gap between the two best latents as a share of its entropy; the mean over factors. With 20
-    bins perfect codes of factors of more values stay below 1: .896 on dSprites.
+    bins perfect codes of factors of more values stay below 1: .896 on dSprites. Latents with a standard deviation
+    below ``threshold`` tell nothing.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
 
     Source: Chen et al., "Isolating Sources of Disentanglement in VAEs", NeurIPS 2018, section 4.1; the estimate by
     histogram is that of disentanglement_lib.
+    Differs: the library leaves no latent out; one of noise alone, however small, changes the gap little, but one that
+    tells of a factor in values too small to be decoded counted as much as any other.
     """
-    part = sample(code_table(codes, factors), seed, train)
+    pruned = pruned_table(codes, factors, threshold)
+    part = sample(pruned.table, seed, train)
     gap = gaps(information_of(part, bins), part.classes)
-    return {"mig": float(gap.mean()), **{f"mig_{place}": float(value) for place, value in enumerate(gap)}}
+    each = {f"mig_{place}": float(value) for place, value in enumerate(gap)}
+    return {"mig": float(gap.mean()), **each, **pruned.counts("mig")}
 
 
 def modularity(codes: Any, factors: Any, seed: int = 0) -> float:
@@ -130,19 +138,31 @@ def modularity(codes: Any, factors: Any, seed: int = 0) -> float:
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
     """
-    part = sample(code_table(codes, factors), seed)
-    return float(modularities(information_of(part)).mean())
+    return _modularity(pruned_table(codes, factors), seed, TRAIN, BINS)
+
+
+def _modularity(pruned: Pruned, seed: int, train: int, bins: int) -> float:
+    each = modularities(information_of(sample(pruned.table, seed, train), bins))[pruned.used]
+    return float(each.mean()) if len(each) else 0.0
 
 
 def modularity_scores(
-    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST, bins: int = BINS
+    codes: Any,
+    factors: Any,
+    seed: int = 0,
+    *,
+    train: int = TRAIN,
+    test: int = TEST,
+    bins: int = BINS,
+    threshold: float = COLLAPSED,
 ) -> dict[str, float]:
-    """Return ``modularity``, ``explicitness`` on ``test`` other images, and ``explicitness_train``.
+    """Return ``modularity``, ``explicitness`` on ``test`` other images, ``explicitness_train``, and counts of latents.
 
     Modularity: 1 less the squared mutual information with other factors than a latent's best, relative to the best;
-    the mean over latents. A latent of no information counts 0. Explicitness: area under the ROC curve of a logistic
-    regression of each factor on the standardised codes, mean over classes (one against the rest), then over factors;
-    chance is .5.
+    the mean over latents with a standard deviation of ``threshold`` or more, 0 where all are collapsed. A latent of no
+    information counts 0. Explicitness: area under the ROC curve of a logistic regression of each factor on the
+    standardised codes of these latents, mean over classes (one against the rest), then over factors; chance is .5.
+    Latents are counted as ``modularity_active_latents`` and ``modularity_pruned_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
@@ -150,14 +170,15 @@ def modularity_scores(
     Source: Ridgeway & Mozer, "Learning Deep Disentangled Embeddings with the F-Statistic Loss", NeurIPS 2018, as in
     disentanglement_lib.
     Differs: scikit-learn's multinomial regression, where the library's release of it fitted one class against the rest;
-    classes that do not occur among the images judged are left out of the mean.
+    classes that do not occur among the images judged are left out of the mean; collapsed latents take no part.
     """
     from vaex.metrics.disentanglement.predictors import explicitness
 
-    table = code_table(codes, factors)
-    on_train, on_test = explicitness(drawn(table, seed, train, test))
+    pruned = pruned_table(codes, factors, threshold)
+    on_train, on_test = explicitness(drawn(pruned.table, seed, train, test))
     return {
-        "modularity": float(modularities(information_of(sample(table, seed, train), bins)).mean()),
+        "modularity": _modularity(pruned, seed, train, bins),
         "explicitness": on_test,
         "explicitness_train": on_train,
+        **pruned.counts("modularity"),
     }

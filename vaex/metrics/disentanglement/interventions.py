@@ -8,7 +8,8 @@ import numpy as np
 
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.information import BINS, binned
-from vaex.metrics.disentanglement.table import TRAIN, Floats, Integers, code_table, sample
+from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table
+from vaex.metrics.disentanglement.table import TRAIN, Floats, Integers, sample
 
 QUANTILE = 0.99
 
@@ -42,26 +43,36 @@ def irs(codes: Any, factors: Any, seed: int = 0) -> float:
 
 
 def irs_scores(
-    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, bins: int = BINS, quantile: float = QUANTILE
+    codes: Any,
+    factors: Any,
+    seed: int = 0,
+    *,
+    train: int = TRAIN,
+    bins: int = BINS,
+    quantile: float = QUANTILE,
+    threshold: float = COLLAPSED,
 ) -> dict[str, float]:
-    """Return ``irs``, and ``irs_active_latents``, how many latents vary at all.
+    """Return ``irs``, and how many latents are in use: ``irs_active_latents`` and ``irs_pruned_latents``.
 
     Of images that share the value of one factor (in ``bins`` equal parts of its range), the ``quantile`` of how far a
     latent lies from its mean over them; the mean over values, relative to the largest deviation over all images. A
     latent's robustness is 1 less that, for the factor of which it is best; the mean over latents is weighted by their
-    largest deviation. Latents that are constant take no part; where all are, the score is 0.
+    largest deviation. Latents with a standard deviation below ``threshold`` take no part; where all are collapsed the
+    score is 0.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`; for a quantile outside [0, 1].
 
     Source: Suter et al., "Robustly Disentangled Causal Mechanisms", ICML 2019, as in disentanglement_lib.
+    Differs: the library leaves out latents that are constant, and no others.
     """
     if not 0 <= quantile <= 1:
         raise VaexError(f"quantile of irs must be in [0, 1], got {quantile}.")
-    part = sample(code_table(codes, factors), seed, train)
-    active = np.ptp(part.codes, 0) > 0
+    pruned = pruned_table(codes, factors, threshold)
+    part, counts = sample(pruned.table, seed, train), pruned.counts("irs")
+    active = np.ptp(part.codes, 0) > 0  # one that varies may stand still among the images drawn
     if not active.any():
-        return {"irs": 0.0, "irs_active_latents": 0.0}
+        return {"irs": 0.0, **counts}
     found = robustness(part.codes[:, active], binned(part.classes.astype(np.float64), bins), quantile)
     score = float(np.average(found.matrix.max(1), weights=found.deviations))
-    return {"irs": score, "irs_active_latents": float(active.sum())}
+    return {"irs": score, **counts}

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Integers, Split, code_table, drawn
+from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table
+from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Integers, Split, drawn
 from vaex.metrics.ranking import auroc
 
 MARGIN = 0.01
@@ -55,25 +56,31 @@ def sap(codes: Any, factors: Any, seed: int = 0) -> float:
     Raises:
         VaexError: as `sap_scores`.
     """
-    return top_gap(cut_accuracies(drawn(code_table(codes, factors), seed)))
+    return top_gap(cut_accuracies(drawn(pruned_table(codes, factors).table, seed)))
 
 
-def sap_scores(codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST) -> dict[str, float]:
-    """Return ``sap``, for factors as classes, and ``sap_continuous``, for factors as quantities.
+def sap_scores(
+    codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST, threshold: float = COLLAPSED
+) -> dict[str, float]:
+    """Return ``sap``, for factors as classes, ``sap_continuous``, for factors as quantities, and counts of latents.
 
     Each latent alone predicts each factor, from ``train`` images for ``test`` others; the score is the gap in accuracy
     between the two best latents, the mean over factors. ``sap``: a linear support vector machine (C = .01, balanced).
     ``sap_continuous``: squared correlation instead of accuracy. Perfect codes of many values stay far below 1: straight
-    cuts, one class against the rest, tell only the outer values apart.
+    cuts, one class against the rest, tell only the outer values apart. Latents with a standard deviation below
+    ``threshold`` predict at chance; they are counted as ``sap_pruned_latents``, the others as ``sap_active_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
 
     Source: Kumar et al., "Variational Inference of Disentangled Latent Concepts from Unlabeled Observations", ICLR
     2018, section 3; both variants as in disentanglement_lib, whose default for dSprites is the first.
+    Differs: the library leaves no latent out.
     """
-    split = drawn(code_table(codes, factors), seed, train, test)
-    return {"sap": top_gap(cut_accuracies(split)), "sap_continuous": top_gap(explained_variance(split))}
+    pruned = pruned_table(codes, factors, threshold)
+    split = drawn(pruned.table, seed, train, test)
+    by_cut, by_share = top_gap(cut_accuracies(split)), top_gap(explained_variance(split))
+    return {"sap": by_cut, "sap_continuous": by_share, **pruned.counts("sap")}
 
 
 def logistic(codes: Floats, labels: Integers) -> Any:

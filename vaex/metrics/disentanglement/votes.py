@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.predictors import logistic
+from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table, used_latents, variance
 from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table
 
 BATCH = 64
 Singles = NDArray[np.float32]
-COLLAPSED = 0.05
-"""Latents of a smaller standard deviation over all images carry nothing, and are left out of votes."""
-SMALL = 1e-20
-"""A variance, relative to the square of a value, that rounding may leave in a latent that is constant."""
 CHUNK = 256
 """Votes at a time: their codes stay in the processor's cache."""
 
@@ -29,10 +26,7 @@ def centred(codes: Floats) -> tuple[Singles, Floats]:
     offsets, variances = np.empty(codes.shape[::-1], np.float32), np.zeros(codes.shape[1])
     for latent, column in enumerate(codes.T):
         offset = column - column.mean()
-        offsets[latent] = offset
-        squares = offset @ offset
-        if squares > 0 and (squares > len(column) * SMALL * column[0] ** 2 or np.ptp(column) > 0):
-            variances[latent] = squares / (len(column) - 1)
+        offsets[latent], variances[latent] = offset, variance(column, offset)
     return offsets, variances
 
 
@@ -105,7 +99,7 @@ def factor_vae_scores(
     table = code_table(codes, factors)
     _checked(votes, batch, table)
     offsets, variances = centred(table.codes)
-    active = (np.sqrt(variances) >= threshold) & (variances > 0)
+    active = used_latents(variances, threshold)
     counts = {
         "factor_vae_active_latents": float(active.sum()),
         "factor_vae_pruned_latents": float((~active).sum()),
@@ -148,29 +142,40 @@ def beta_vae(codes: Any, factors: Any, seed: int = 0) -> float:
 
 
 def beta_vae_scores(
-    codes: Any, factors: Any, seed: int = 0, *, votes: tuple[int, int] = (TRAIN, TEST), batch: int = BATCH
+    codes: Any,
+    factors: Any,
+    seed: int = 0,
+    *,
+    votes: tuple[int, int] = (TRAIN, TEST),
+    batch: int = BATCH,
+    threshold: float = COLLAPSED,
 ) -> dict[str, float]:
-    """Return the beta-VAE score and its accuracy on the points it was fitted to: ``beta_vae beta_vae_train``.
+    """Return the beta-VAE score, its accuracy on the points it was fitted to, and how many latents are in use.
 
     A point is the mean absolute difference of the codes of ``batch`` pairs of images that share one factor; logistic
-    regression fitted to ``votes[0]`` points guesses the factor of ``votes[1]`` others. Chance is 1 / F.
+    regression fitted to ``votes[0]`` points guesses the factor of ``votes[1]`` others. Chance is 1 / F. Latents with a
+    standard deviation below ``threshold`` take no part. Keys: ``beta_vae beta_vae_train beta_vae_active_latents
+    beta_vae_pruned_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer images than a point needs.
 
     Source: Higgins et al., "beta-VAE", ICLR 2017, section 3, as in disentanglement_lib.
-    Differs: scikit-learn's multinomial regression, where the library's release fitted one factor against the rest.
+    Differs: scikit-learn's multinomial regression, where the library's release fitted one factor against the rest;
+    collapsed latents are left out.
     """
-    table = code_table(codes, factors)
+    pruned = pruned_table(codes, factors, threshold)
+    table, counts = pruned.table, pruned.counts("beta_vae")
     _checked(votes, batch, table)
     draws, generator = RowDraws(table, 1), np.random.default_rng((seed, 2))
     points: list[tuple[NDArray[np.float64], Integers]] = []
     for count in votes:
         fixed, first, second = draws.pairs(generator, count, batch)
         points.append((mean_distances(table.codes, first, second), fixed))
-    (train, of_train), (test, of_test) = points
+    (train, of_train), (_, of_test) = points
     if len(np.unique(of_train)) < 2:  # one factor, or so few votes that one was drawn
         only = of_train[0]
-        return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0}
+        return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0, **counts}
     model = logistic(train, of_train)
-    return {"beta_vae": float(model.score(test, of_test)), "beta_vae_train": float(model.score(train, of_train))}
+    on_train, on_test = (float(model.score(*part)) for part in points)
+    return {"beta_vae": on_test, "beta_vae_train": on_train, **counts}
