@@ -60,6 +60,11 @@ COMMANDS = {
         "turn run folders into a table: mean, spread, intervals over seeds",
         "vaex table runs=outputs",
     ),
+    "app": Command(
+        "vaex.commands.app",
+        "open a page to look at images and move their latents",
+        "vaex app ckpt=RUN_FOLDER",
+    ),
     "dashboard": Command(
         "vaex.commands.dashboard",
         "make a workspace and a report in a wandb project",

@@ -115,6 +115,7 @@ def compose(
     sides: list[str],
     bars: list[tuple[str, float, str | None, bool]],
     note: str,
+    opacity: float = OPACITY,
 ) -> Figure:
     """Place cells, the text above and before them, and the colour bars on one canvas; all in pixels."""
     high, wide = cell
@@ -153,7 +154,7 @@ def compose(
         box = (right + 20 + number * BAR, total_height - tops_y[0] - tall, 14, tall)  # from below, as matplotlib counts
         place = (box[0] / total_width, box[1] / total_height, box[2] / total_width, box[3] / total_height)
         levels = np.linspace(-1 if signed else 0, 1, 256)
-        seen = blend(np.full(256, 0.5), levels, OPACITY, lookup_table(colormap, signed), signed)  # as over a grey pixel
+        seen = blend(np.full(256, 0.5), levels, opacity, lookup_table(colormap, signed), signed)  # as over a grey pixel
         shades = ScalarMappable(Normalize(-top if signed else 0, top), ListedColormap(seen))
         ticks = [-top, 0, top] if signed else [0, top / 2, top]
         bar = figure.colorbar(shades, cax=figure.add_axes(place), ticks=ticks)

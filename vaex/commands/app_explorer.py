@@ -1,0 +1,232 @@
+"""What `vaex app` shows of one image, without the page: score and decision, maps, and what moved latents decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaex.attention.isolation import original, undisturbed
+from vaex.attention.outputs import reconstruction_of
+from vaex.columns import kl_of_maps, latents_of_maps, title_of, titles_of_totals
+from vaex.commands.inspection import Inspection, Verdict
+from vaex.commands.scoring import part_of
+from vaex.commands.sources import ImageFile
+from vaex.errors import VaexError
+from vaex.explanation import explain
+from vaex.probing import attention_of
+from vaex.types import Explanation
+from vaex.viz import figure_to_array, images_panel, maps_panel
+from vaex.viz.overlays import OPACITY, Pixels
+
+REACH = 4.0
+"""How far from 0 a slider goes at least; a prior of N(0, 1) has nothing beyond."""
+
+
+class Asked(NamedTuple):
+    """Which maps are drawn."""
+
+    layer: Any
+    method: Any
+    target: Any
+
+
+class Looked(NamedTuple):
+    """What the model says of one image; tensors are on the CPU."""
+
+    image: Tensor  # (1, C, H, W)
+    explanation: Explanation  # with the options that the checkpoint is configured with
+    maps: Tensor  # (1, T, H, W) as asked
+
+
+@dataclass(frozen=True)
+class View:
+    """One image, what was asked of it, and where its latents were moved to; a change makes another view."""
+
+    name: str
+    size: tuple[int, int]  # (width, height) of the file
+    asked: Asked
+    own: Looked
+    verdict: Verdict
+    shown: tuple[int, ...]  # latents of highest KL, whose maps and sliders are on the page
+    extra: int | None  # one more
+    moved: tuple[tuple[int, float], ...] = ()  # latent, value
+    decoded: Looked | None = None  # what the moved code decodes to; None where the model decodes no images
+
+    @property
+    def code(self) -> Tensor:
+        """Posterior mean, (D,) or (D, h, w)."""
+        return self.own.explanation.mean[0]
+
+    def latents(self) -> list[int]:
+        """Return the latents on the page."""
+        return [*self.shown, *([] if self.extra is None else [self.extra])]
+
+    def value(self, latent: int) -> float:
+        """Return where the slider of a latent stands, rounded as it is drawn."""
+        return round(dict(self.moved).get(latent, float(self.code[latent])), 2)
+
+
+@dataclass
+class Explorer:
+    """A model in evaluation mode, on its device, and how it is asked; ``most`` latents are shown at first."""
+
+    model: nn.Module
+    options: Mapping[str, Any]
+    inspection: Inspection
+    shape: tuple[int, int, int]
+    most: int = 6
+
+    def __post_init__(self) -> None:
+        self.device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
+        looked = explain(self.model, torch.full((1, *self.shape), 0.5).to(self.device), **self.options)
+        self.grid = tuple(looked.mean.shape[2:])
+        self.latents = int(looked.mean.shape[1])
+        decodes = self._decode(looked.mean) is not None
+        self.movable = decodes and not self.grid
+        self.reason = self._reason(decodes)
+
+    def _reason(self, decodes: bool) -> str:
+        """Return in a sentence why there are no sliders; empty where there are."""
+        parts = [] if decodes else ["decodes features and no images, so that there is no reconstruction"]
+        if self.grid:
+            parts.append(f"codes an image by {' x '.join(map(str, self.grid))} cells per latent, not by one number")
+        return f"This model {' and '.join(parts)}: its latents have maps here, but no sliders." if parts else ""
+
+    def open(self, path: Path, name: str, asked: Asked) -> View:
+        """Return the view of an image file, read as every other command reads it, called ``name``.
+
+        Raises:
+            VaexError: when it cannot be read, or the model does not admit what is asked.
+        """
+        file = ImageFile(path, self.shape)
+        try:
+            pixels, size = torch.from_numpy(file()), file.size()
+        except VaexError as error:
+            raise VaexError(str(error).replace(str(path), name)) from error
+        return self.see(pixels, name, size, asked)
+
+    def example(self, asked: Asked) -> View:
+        """Return the view of a sprite, for models of such images (see `takes_sprites`)."""
+        from vaex.data.render import example_sprites
+
+        pixels = torch.from_numpy(example_sprites(1, self.shape[1])).float()
+        return self.see(pixels, "an example sprite", (self.shape[2], self.shape[1]), asked)
+
+    @property
+    def takes_sprites(self) -> bool:
+        """Whether example sprites are images for this model."""
+        return self.shape[0] == 1 and self.shape[1] == self.shape[2]
+
+    def see(self, pixels: Tensor, name: str, size: tuple[int, int], asked: Asked) -> View:
+        """Return the view of an image (C, H, W) in [0, 1] whose file is ``size`` (width, height) pixels large."""
+        own = self._look(pixels[None], asked)
+        verdict = self.inspection.judge(own.explanation.score_map[0, 0].numpy(), float(own.explanation.score[0]), size)
+        ranked = self.ranked(own.explanation)
+        view = View(name, size, asked, own, verdict, tuple(ranked[: self.most]), None)
+        return self.move(view, {})
+
+    def ask(self, view: View, asked: Asked) -> View:
+        """Return the view with other maps; its score and decision stay those of the checkpoint's own maps."""
+        if asked == view.asked:
+            return view
+        own, decoded = (
+            None if one is None else one._replace(maps=self.maps(one.image, asked)) for one in (view.own, view.decoded)
+        )
+        assert own is not None  # noqa: S101 - for the type checker
+        return replace(view, asked=asked, own=own, decoded=decoded)
+
+    def move(self, view: View, values: Mapping[int, float]) -> View:
+        """Return the view with latents at ``values``; those left out stand where the encoder put them.
+
+        A value that is the code's own, rounded, means the code's own exactly.
+        """
+        if not self.movable:
+            return view
+        moved = {i: float(value) for i, value in values.items() if round(value, 2) != round(float(view.code[i]), 2)}
+        kept = tuple(sorted(moved.items()))
+        if kept == view.moved and view.decoded is not None:
+            return view
+        code = view.code.clone()
+        for latent, value in kept:
+            code[latent] = value
+        image = self._decode(code[None].to(self.device))
+        assert image is not None  # noqa: S101 - for the type checker: the model decodes images
+        return replace(view, moved=kept, decoded=self._look(image.clamp(0, 1), view.asked))
+
+    def maps(self, images: Tensor, asked: Asked) -> Tensor:
+        """Return the maps (B, T, H, W) of images, on the CPU.
+
+        Raises:
+            VaexError: when the model does not admit what is asked.
+        """
+        options = {**self.options, **asked._asdict()}
+        return attention_of(self.model, images.to(self.device), **options).float().cpu()
+
+    def _look(self, images: Tensor, asked: Asked) -> Looked:
+        explanation = explain(self.model, images.to(self.device), score=self.inspection.score, **self.options)
+        found = part_of(explanation, slice(None))
+        own = all(self.options.get(key) == value for key, value in asked._asdict().items())
+        return Looked(images.cpu(), found, found.maps if own else self.maps(images, asked))
+
+    def _decode(self, codes: Tensor) -> Tensor | None:
+        whole = original(self.model)
+        with undisturbed(whole, codes) as given:
+            decoded = reconstruction_of(whole, given, (len(codes), *self.shape))
+        return None if decoded is None else decoded.float()
+
+    def ranked(self, explanation: Explanation) -> list[int]:
+        """Return all latents by falling KL; in their order where no KL is stated latent by latent."""
+        kl = kl_of_maps(explanation, range(explanation.mean.shape[1]))
+        if kl is None:
+            return list(range(explanation.mean.shape[1]))
+        order: list[int] = kl[0].argsort(descending=True, stable=True).tolist()
+        return order
+
+    def label(self, view: View, latent: int) -> str:
+        """Return the name of a latent with its KL in this image."""
+        kl = kl_of_maps(view.own.explanation, [latent])
+        return title_of(latent, None if kl is None else float(kl[0, 0]))
+
+    def columns(self, view: View) -> tuple[list[int], list[str]]:
+        """Return the positions and titles of the maps that are drawn: of the latents on the page, or of totals."""
+        count = view.own.maps.shape[1]
+        named = view.own.explanation._replace(maps=view.own.maps)
+        names = latents_of_maps(named, view.asked.target, self.options.get("latents"))
+        if names is None:
+            return list(range(count))[: self.most], titles_of_totals(count)[: self.most]
+        shown = [latent for latent in view.latents() if latent in names]
+        return [names.index(latent) for latent in shown], [self.label(view, latent) for latent in shown]
+
+    def reach(self, view: View, latent: int) -> float:
+        """Return how far from 0 the slider of a latent goes: `REACH`, or further where the code is."""
+        return float(max(REACH, abs(float(view.code[latent])) + 1))
+
+    def images_picture(self, view: View, opacity: float = OPACITY) -> Pixels:
+        """Return the picture (h, w, 3) of the image, what it decodes to and the score maps."""
+        own, decoded = view.own, view.decoded
+        pictures = [("image", own.image[0].numpy())]
+        if own.explanation.reconstruction is not None:
+            pictures.append(("reconstruction", own.explanation.reconstruction[0].numpy()))
+        scored = [("score map of the image", own)]
+        if decoded is not None:
+            pictures.append(("decoded from sliders", decoded.image[0].numpy()))
+            scored.append(("score map of the decoded", decoded))
+        maps = [
+            (title, one.image[0].numpy(), one.explanation.score_map[0, 0].clamp(min=0).numpy()) for title, one in scored
+        ]
+        label = f"{self.inspection.score.known_as} score"
+        return figure_to_array(images_panel(pictures, maps, opacity=opacity, label=label))
+
+    def maps_picture(self, view: View, opacity: float = OPACITY) -> Pixels:
+        """Return the picture (h, w, 3) of the maps of the image and, below, of what the sliders decode to."""
+        columns, titles = self.columns(view)
+        looked = [view.own, *([] if view.decoded is None else [view.decoded])]
+        images = torch.cat([one.image for one in looked]).numpy()
+        maps = torch.cat([one.maps[:, columns] for one in looked]).numpy()
+        rows = ["image", "decoded from sliders"][: len(looked)]
+        return figure_to_array(maps_panel(images, maps, titles=titles, rows=rows, opacity=opacity))
