@@ -23,7 +23,7 @@ install = "$(bin)/python" -m pip install --disable-pip-version-check --constrain
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo environment test lint types check coverage wheel clean
+.PHONY: help demo environment test lint types check docs coverage wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ types: $(VENV)/.vaex-dev ## check types, strictly
 
 check: lint types test ## lint, types and test: before every commit
 
+docs: $(VENV)/.vaex-dev ## build the documentation site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 "$(bin)/python" -m mkdocs build --strict
+	@echo "site/index.html"
+
 coverage: $(VENV)/.vaex-dev ## run fast and slow tests, show the lines that none of them reached
 	"$(bin)/python" -m pytest -m "not gpu" --cov --cov-report=term --cov-report=html $(ARGS)
 
@@ -52,8 +56,8 @@ wheel: $(VENV)/.vaex-dev ## build the source distribution, and the wheel from it
 	"$(bin)/python" -m build --no-isolation
 
 clean: ## remove .venv, builds and caches; runs and data stay
-	rm -rf "$(VENV)" build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find conf tests vaex -type d -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf "$(VENV)" build dist site htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find conf docs tests vaex -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # .vaex and .vaex-dev say that an installation was finished; a newer pyproject.toml or constraints.txt repeats it.
 $(bin)/python:
