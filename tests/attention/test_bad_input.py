@@ -179,6 +179,30 @@ def test_half_precision_weights(dtype: torch.dtype, tolerance: float) -> None:
     assert next(model.parameters()).dtype == dtype
 
 
+class Grid(nn.Module):
+    """A latent grid as large as those of latent diffusion, of a narrow posterior as theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.code = nn.Conv2d(1, 4, 3, 1, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, spread = self.code(self.stem(x).relu()).chunk(2, 1)
+        return 20 * mean + 30, spread - 20
+
+
+@pytest.mark.parametrize("target", ["mean", "logvar", "kl", "sum", "total_kl", "sample"])
+def test_sums_over_a_large_grid_do_not_outgrow_half_precision(target: str) -> None:
+    """64 x 64 cells of log-variance -20 are beyond the 65504 of fp16."""
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = Grid().half()
+    twin = Grid()
+    twin.load_state_dict({name: value.float() for name, value in model.state_dict().items()})
+    found, expected = (latent_attention(one, images, "stem", target=target, rectify="none") for one in (model, twin))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * float(expected.abs().amax()))
+
+
 # --- targets and images
 
 

@@ -56,6 +56,47 @@ def test_an_in_place_module_as_the_layer_is_read_behind_its_change() -> None:
     torch.testing.assert_close(latent_attention(model, X, "act"), latent_attention(Net(F.relu), X, "act"))
 
 
+class Residual(nn.Module):
+    """x + block(x), whose first layer works in place, so that what is added is its output too; the widespread idiom."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, 2, 1)
+        self.block = nn.Sequential(nn.ReLU(True), nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU(True), nn.Conv2d(4, 4, 1))
+        self.head = nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        mean: Tensor = self.head((hidden + self.block(hidden)).tanh().flatten(1))
+        return mean
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
+@pytest.mark.parametrize("layer", ["block.0", "block.2", "first"])
+def test_an_in_place_layer_whose_input_is_read_again(layer: str, method: str) -> None:
+    torch.manual_seed(0)
+    model, images = Residual().double(), torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    hidden = model.first(images)
+    activation = (hidden if layer == "first" else hidden.relu()).detach().requires_grad_()
+    if layer == "block.2":
+        activation = model.block[1](activation).relu().detach().requires_grad_()
+        end = hidden.relu().detach() + model.block[3](activation)
+    else:
+        rectified = activation.relu() if layer == "first" else activation  # relu has no slope at its own 0
+        end = rectified + model.block[3](model.block[1](rectified).relu())
+    mean = model.head(end.tanh().flatten(1))
+    expected = []
+    for latent in range(5):
+        (gradient,) = torch.autograd.grad(mean[:, latent].sum(), activation, retain_graph=True)
+        weight = gradient.mean((2, 3), keepdim=True) if method == "grad_cam" else gradient
+        expected.append((weight * activation.detach()).sum(1))
+    for create_graph in (False, True):
+        maps = latent_attention(
+            model, images, layer, method=method, rectify="none", size="layer", create_graph=create_graph
+        )
+        torch.testing.assert_close(maps.detach(), torch.stack(expected, 1), rtol=1e-9, atol=1e-12)
+
+
 def test_layer_that_runs_twice_is_refused_with_the_reason() -> None:
     model = Net()
     model.between = nn.Sequential(model.act)

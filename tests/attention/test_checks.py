@@ -102,6 +102,18 @@ def test_a_method_of_your_own_in_the_right_shape(count: int) -> None:
     torch.testing.assert_close(found, latent_attention(small(), images, "1", method="hires_cam"))
 
 
+@pytest.mark.parametrize("mask", [[True, False], torch.tensor([True, False, True]), 3, [1.0], "01"])
+def test_latents_that_are_no_list_of_numbers(mask: Any) -> None:
+    """A mask would be read as latents 0 and 1."""
+    assert sentence_of(small(), latents=mask).startswith("latents must be a list of whole numbers such as [0, 3], got ")
+
+
+def test_complex_numbers() -> None:
+    """torch would drop the imaginary part."""
+    assert "complex64" in sentence_of(small(), X.to(torch.complex64))
+    assert "return its real part" in sentence_of(small(), target=lambda out: out.to(torch.complex64))
+
+
 def test_latents_may_come_once() -> None:
     found = latent_attention(small(), X, "1", latents=iter([0, 3]))  # type: ignore[arg-type]
     torch.testing.assert_close(found, latent_attention(small(), X, "1")[:, [0, 3]])

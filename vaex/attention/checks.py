@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from math import inf
@@ -35,6 +36,23 @@ def not_negative(what: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:
         raise VaexError(f"{what} must be a number of 0 or more, got {value!r}.")
     return float(value)
+
+
+def whole_numbers(option: str, values: Any) -> list[int]:
+    """Return ``values`` as a list of whole numbers.
+
+    Raises:
+        VaexError: when it is none, or a mask of true and false; ``option`` names it.
+    """
+    wrong = VaexError(f"{option} must be a list of whole numbers such as [0, 3], got {values!r}.")
+    try:
+        given = list(values)
+        found = [operator.index(value) for value in given]
+    except TypeError:
+        raise wrong from None
+    if any(value is True or value is False or getattr(value, "dtype", None) is torch.bool for value in given):
+        raise wrong  # a mask would be read as latents 0 and 1
+    return found
 
 
 def check_chunk(chunk: Any) -> None:
@@ -75,6 +93,8 @@ def check_images(images: Any, size: str | Sequence[int]) -> None:
     if not isinstance(images, Tensor) or images.dim() != 4 or len(images) == 0:
         came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise VaexError(f"Images must be a tensor (B, C, H, W) with B of at least 1, got {came}.")
+    if images.is_complex():
+        raise VaexError(f"Images must be real numbers, got {images.dtype}; give their size or their parts as channels.")
     if isinstance(size, str):
         if size not in ("input", "layer"):
             raise unknown("map size", size, ["input", "layer", "(H, W)"])

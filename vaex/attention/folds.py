@@ -93,7 +93,7 @@ def _origin(users: Users, activation: Tensor) -> Any | None:
         node = next((node for node in users if getattr(node, "variable", None) is activation), None)
     if node not in users or any(user.next_functions[at] != (node, activation.output_nr) for user, at in users[node]):
         return None
-    while [user.name() for user, _ in users[node]] == ["CloneBackward0"]:
+    while [user.name() for user, _ in users[node]] in (["CloneBackward0"], ["CopyBackwards"]):
         node = users[node][0][0]
     return node if node in users else None
 
@@ -230,4 +230,4 @@ def _each_channel_alone(images: Tensor, weight: Tensor, shape: Geometry) -> Tens
         return felt.flatten(2)
     alone = weight.reshape(-1, 1, *sides)
     shifted = F.conv2d(images, alone, None, shape.stride, shape.padding, shape.dilation, channels)
-    return shifted.view(batch, channels, -1)
+    return shifted.reshape(batch, channels, -1)  # of images in channels_last it is no view

@@ -138,3 +138,23 @@ def uncoupled(model: nn.Module) -> Iterator[None]:
             if _couples(module):
                 stack.callback(module.register_forward_pre_hook(told(name)).remove)
         yield
+
+
+@contextmanager
+def single_image(model: nn.Module, count: int) -> Iterator[None]:
+    """Give, within the body, the batch-norms of ``model`` gradients that torch reads rightly for ``count`` images.
+
+    Of one image its backward on the CPU (torch 2.13) takes a gradient laid out in channels_last, where it is batched or
+    comes from an einsum, for a contiguous one, and returns wrong numbers without a word.
+    """
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:  # noqa: ARG001
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient.contiguous())
+
+    with ExitStack() as stack:
+        if count == 1:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    stack.callback(module.register_forward_hook(hook).remove)
+        yield

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaex.attention.checks import check_chunk, check_images, check_model, check_recorded, spatial
+from vaex.attention.checks import check_chunk, check_images, check_model, check_recorded, spatial, whole_numbers
 from vaex.attention.fusion import FUSIONS, to_one
 from vaex.attention.image_methods import ImageMethod, View
-from vaex.attention.isolation import alone, differentiable, original, uncoupled, undisturbed
+from vaex.attention.isolation import alone, differentiable, original, single_image, uncoupled, undisturbed
 from vaex.attention.layers import capture, default_layer
 from vaex.attention.maps import attention_maps, resize_maps
 from vaex.attention.methods import LayerMethod, method_named, rectifier_named
 from vaex.attention.outputs import code_of, encoding, reconstruction_of
 from vaex.attention.target import Reduce, Target
-from vaex.attention.targets import TargetLike, target_named, whole_numbers
+from vaex.attention.targets import TargetLike, target_named
 from vaex.attention.values import check_reduce, target_values
 from vaex.attention.watch import Watch
 from vaex.errors import VaexError, unknown
@@ -136,6 +136,7 @@ class _Call:
             else:
                 pixels = stack.enter_context(undisturbed(self.model, self.images))
             stack.enter_context(uncoupled(self.model))
+            stack.enter_context(single_image(self.model, len(pixels)))
             encode = encoding(self.model)
             reads_image = isinstance(self.method, ImageMethod)
             if layer is None and not (reads_image and self.method.pixels):

@@ -70,6 +70,10 @@ def capture(model: nn.Module, names: Sequence[str], cut: bool = False) -> Iterat
                 )
             if cut:
                 torch.set_grad_enabled(True)  # undone by the caller's grad-mode context
+            if cut and any(output is given for given in args) and not output._is_view():
+                # in-place: the model may read the input again, which is the output
+                kept[name] = output.detach().clone().requires_grad_()
+                return output.copy_(kept[name])
             if cut or (torch.is_grad_enabled() and not output.requires_grad):
                 output = output.detach().requires_grad_()
             kept[name] = output

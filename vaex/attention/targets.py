@@ -19,7 +19,6 @@ rectified; those of the others do not.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +41,7 @@ class Mean(Target):
 
     def values(self, seen: Seen) -> Tensor:
         """Return (B, D)."""
-        return seen.reduce(seen.code.mean)
+        return seen.reduce(summable(seen.code.mean))
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class LogVar(Target):
 
     def values(self, seen: Seen) -> Tensor:
         """Return (B, D)."""
-        return seen.reduce(seen.code.need_logvar("target 'logvar'"))
+        return seen.reduce(summable(seen.code.need_logvar("target 'logvar'")))  # a grid's sum outgrows fp16
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,8 @@ class Sample(Target):
 
     def values(self, seen: Seen) -> Tensor:
         """Return (n B, D)."""
-        mean, spread = seen.code.mean, torch.exp(0.5 * seen.code.need_logvar("target 'sample'"))
+        mean, logvar = map(summable, (seen.code.mean, seen.code.need_logvar("target 'sample'")))
+        spread = torch.exp(0.5 * logvar)
         return torch.cat([seen.reduce(mean + spread * noise) for noise in seeded_noise(self.n, mean, self.seed)])
 
 
@@ -236,15 +236,3 @@ def target_named(target: TargetLike) -> Target | Callable[[Any], Tensor]:
         raise unknown("attention target", str(name), TARGETS)
     found: Target = call_checked(f"attention target '{name}'", TARGETS[name], options)
     return found
-
-
-def whole_numbers(option: str, values: Any) -> list[int]:
-    """Return ``values`` as a list of whole numbers.
-
-    Raises:
-        VaexError: when it is none; ``option`` names it.
-    """
-    try:
-        return [operator.index(value) for value in values]
-    except TypeError:
-        raise VaexError(f"{option} must be a list of whole numbers such as [0, 3], got {values!r}.") from None

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vaex.attention.checks import whole_numbers
 from vaex.attention.outputs import code_of
 from vaex.attention.target import Reduce, Seen, Target
-from vaex.attention.targets import TargetLike, target_named, whole_numbers
+from vaex.attention.targets import TargetLike, target_named
 from vaex.errors import VaexError, unknown
 
 
@@ -52,6 +53,8 @@ def _of_callable(values: Any) -> Tensor:
     if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] == 0:
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise VaexError(f"A target must return a tensor (B, T) with T of at least 1, got {shape}.")
+    if values.is_complex():
+        raise VaexError(f"A target must return real numbers, got {values.dtype}; return its real part or its size.")
     return values
 
 

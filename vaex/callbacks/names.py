@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vaex.attention.checks import whole_numbers
 from vaex.attention.methods import method_named, rectifier_named
-from vaex.attention.targets import target_named, whole_numbers
+from vaex.attention.targets import target_named
 from vaex.errors import unknown
 
 
