@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from vaex.attention.isolation import original, undisturbed
 from vaex.attention.latent import latent_attention
 from vaex.attention.outputs import code_of, encoding
+from vaex.attention.target import reduced_variance
 from vaex.attention.values import over_cells
 from vaex.build import read_checkpoint
 from vaex.errors import VaexError
@@ -63,15 +65,6 @@ def merged(a: Moments | None, b: Moments) -> Moments:
     return Moments(count, a.mean + step * (b.number / count), scatter)
 
 
-def _variance(logvar: Tensor, mean: Tensor, reduce: Any) -> Tensor:
-    """Return the posterior variance (B, D) of the code that ``reduce`` makes of a latent grid (B, D, h, w)."""
-    variance = logvar.clamp(*LOGVAR_RANGE).exp()
-    if variance.dim() == 4 and reduce == "max":
-        highest = mean.flatten(2).argmax(2, keepdim=True)
-        return variance.flatten(2).gather(2, highest).squeeze(2)  # (B, D)
-    return over_cells(variance, reduce)  # of a sum: the cells of a diagonal posterior are independent
-
-
 def codes_of(model: nn.Module, images: Tensor, reduce: Any = "sum") -> tuple[Tensor, Tensor]:
     """Return mean and posterior variance (B, D) of the codes, latent grids reduced over their cells.
 
@@ -81,7 +74,10 @@ def codes_of(model: nn.Module, images: Tensor, reduce: Any = "sum") -> tuple[Ten
     with undisturbed(model, images) as pixels:
         code = code_of(encoding(model)(pixels))
         mean = over_cells(code.mean, reduce)
-        return mean, torch.zeros_like(mean) if code.logvar is None else _variance(code.logvar, code.mean, reduce)
+        if code.logvar is None:
+            return mean, torch.zeros_like(mean)
+        logvar = code.logvar.clamp(*LOGVAR_RANGE)
+        return mean, reduced_variance(code.mean, logvar, partial(over_cells, reduce=reduce), reduce)
 
 
 def _checked(part: Tensor) -> Tensor:

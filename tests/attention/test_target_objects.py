@@ -120,6 +120,24 @@ def test_bad_targets_are_answered_in_one_sentence(target: Any, latents: Any, sen
         target_values((MU, LOGVAR), target, latents)
 
 
-def test_a_grid_has_no_normal_difference() -> None:
-    with pytest.raises(VaexError, match="not a latent grid"):
-        target_values((MU[..., None, None], LOGVAR[..., None, None]), NormalDifference(CODES))
+@pytest.mark.parametrize("cells", ["sum", "max", (1, 2)])
+def test_normal_difference_of_a_latent_grid_is_that_of_its_reduced_code(cells: Any) -> None:
+    """u = mu_normal - mu + sqrt(s_normal^2 + s^2) eps, where mu and s^2 are those of the sum, the largest or one cell."""
+    generator = torch.Generator().manual_seed(3)
+    mean, logvar = (torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    target = NormalDifference(CODES, n=2, seed=5)
+    found = target_values((mean, logvar), target, reduce=cells)
+    noise = torch.Generator().manual_seed(5)
+    eps = [torch.randn(3, generator=noise, dtype=torch.float64) for _ in range(2)]
+    for image in range(2):
+        for latent in range(3):
+            means, variances = mean[image, latent], logvar[image, latent].exp()
+            if cells == "sum":
+                mu, own = means.sum(), variances.sum()
+            else:
+                row, column = divmod(int(means.argmax()), 5) if cells == "max" else cells
+                mu, own = means[row, column], variances[row, column]
+            spread = (CODES.covariance[latent, latent] + CODES.variance[latent] + own).sqrt()
+            for draw in range(2):
+                expected = CODES.mean[latent] - mu + spread * eps[draw][latent]
+                torch.testing.assert_close(found[image, 3 * draw + latent], expected)

@@ -24,6 +24,23 @@ class Seen(NamedTuple):
     cells: Reduce = "sum"
     """What ``reduce`` does, by its name."""
 
+    def variance(self, logvar: Tensor) -> Tensor:
+        """Return the posterior variance (B, D), of a latent grid that of what ``reduce`` makes of its cells."""
+        return reduced_variance(self.code.mean, logvar, self.reduce, self.cells)
+
+
+def reduced_variance(mean: Tensor, logvar: Tensor, reduce: Callable[[Tensor], Tensor], cells: Reduce) -> Tensor:
+    """Return the posterior variance (B, D) of a code, or of the code that ``reduce`` makes of a grid (B, D, h, w).
+
+    The cells of a diagonal posterior are independent: of a sum their variances add up, and the cell with the largest
+    mean has its own.
+    """
+    variance = logvar.exp()
+    if variance.dim() == 4 and cells == "max":
+        highest = mean.flatten(2).argmax(2, keepdim=True)
+        return variance.flatten(2).gather(2, highest).squeeze(2)
+    return reduce(variance)
+
 
 class Target:
     """A target that carries its parameters.

@@ -109,12 +109,14 @@ class NormalDifference(Target):
 
     ``codes`` are those of normal images (default: what calibration left in the model). mu_normal drops out of the
     gradient, so without noise the map is that of ``mean`` with the other sign; the noise adds the map of sigma.
-    s_normal^2 is the variance of the aggregate posterior: that of the means plus the mean of the variances.
+    s_normal^2 is the variance of the aggregate posterior: that of the means plus the mean of the variances. Of a latent
+    grid, mu and s^2 are those of the reduced code.
 
     Source: Liu et al., CVPR 2020, Eq. 4.
 
     Raises:
-        VaexError: for ``n`` below 1; a model without calibration, a latent grid, or codes of other latents.
+        VaexError: for ``n`` below 1; a model without calibration; codes of other latents, or of a grid that was reduced
+            in another way.
     """
 
     calibrated = True
@@ -134,11 +136,12 @@ class NormalDifference(Target):
     def values(self, seen: Seen) -> Tensor:
         """Return (n B, D)."""
         codes = codes_for(self.codes, seen)
-        mean, logvar = map(summable, (seen.code.mean, seen.code.need_logvar("target 'normal_difference'")))
-        if mean.dim() != 2:
-            raise VaexError("target 'normal_difference' needs codes (B, D), not a latent grid; use 'mahalanobis'.")
+        mean, variance = (
+            seen.reduce(summable(seen.code.mean)),
+            seen.variance(summable(seen.code.need_logvar("target 'normal_difference'"))),
+        )
         centre, own = codes.mean.to(mean), (codes.covariance.diagonal() + codes.variance).to(mean)
-        spread = torch.sqrt(own + torch.exp(logvar))
+        spread = torch.sqrt(own + variance)
         return torch.cat([centre - mean + spread * noise for noise in seeded_noise(self.n, mean, self.seed)])
 
 
