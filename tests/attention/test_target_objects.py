@@ -122,7 +122,7 @@ def test_bad_targets_are_answered_in_one_sentence(target: Any, latents: Any, sen
 
 @pytest.mark.parametrize("cells", ["sum", "max", (1, 2)])
 def test_normal_difference_of_a_latent_grid_is_that_of_its_reduced_code(cells: Any) -> None:
-    """u = mu_normal - mu + sqrt(s_normal^2 + s^2) eps, where mu and s^2 are those of the sum, the largest or one cell."""
+    """u = mu_normal - mu + sqrt(s_normal^2 + s^2) eps; mu and s^2 are those of the sum, the largest or one cell."""
     generator = torch.Generator().manual_seed(3)
     mean, logvar = (torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     target = NormalDifference(CODES, n=2, seed=5)

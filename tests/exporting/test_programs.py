@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def test_every_network_is_exported_below() -> None:
+    """Those of frozen features are in test_feature_networks.py."""
     assert {config["name"] for config in SMALL.values()} == set(NETWORKS)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vaex.attention.image_methods import ImageMethod
 from vaex.attention.isolation import undisturbed
@@ -22,6 +21,7 @@ from vaex.attention.targets import target_named
 from vaex.attention.values import over_cells, target_values
 from vaex.errors import VaexError, unknown
 from vaex.explanation import score_only
+from vaex.exporting.inputs import example_input, prepared
 from vaex.networks import VAE
 from vaex.scores import Evidence, score_images, score_named
 from vaex.scores.evidence import Statement, stated
@@ -102,31 +102,6 @@ class Plan:
     layer: str
     targets: int
     repeat: bool
-
-
-def example_input(model: VAE, request: Request, count: int, seed: int = 0) -> Tensor:
-    """Return random input for ``count`` images or codes, as the export takes it."""
-    generator = torch.Generator().manual_seed(seed)
-    if request.what == "decoder":
-        return torch.randn(count, model.latents, generator=generator)
-    if model.shape is None:
-        raise VaexError("The model does not say which images it takes; build it with its shape (vaex.load does).")
-    channels, *model_size = model.shape
-    height, width = request.image_size or model_size
-    if request.pixels == "uint8":
-        return torch.randint(0, 256, (count, height, width, channels), generator=generator, dtype=torch.uint8)
-    return torch.rand(count, channels, height, width, generator=generator)
-
-
-def prepared(model: VAE, request: Request, images: Tensor) -> Tensor:
-    """Return what the model takes, (B, C, H, W) in [0, 1], of what the export takes; codes stay as they are."""
-    if request.what == "decoder":
-        return images
-    if request.pixels == "uint8":
-        images = images.permute(0, 3, 1, 2).float() / 255
-    if request.image_size is not None and model.shape is not None and request.image_size != model.shape[1:]:
-        images = F.interpolate(images, size=model.shape[1:], mode="bilinear", align_corners=False)
-    return images
 
 
 def eager_outputs(model: VAE, request: Request, images: Tensor) -> tuple[Tensor, ...]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from vaex import __version__
 from vaex.attention.isolation import original, undisturbed
 from vaex.errors import VaexError, unknown
-from vaex.exporting.parts import Plan, Request, eager_outputs, example_input, graph_outputs, planned
+from vaex.exporting.inputs import code_shape, example_input
+from vaex.exporting.parts import Plan, Request, eager_outputs, graph_outputs, planned
 from vaex.exporting.tracing import traced_program
 from vaex.networks import VAE
 from vaex.runs import write_atomic
@@ -76,6 +77,8 @@ def export_model(
     plan = planned(frozen, request)
     program, batch = _program(frozen, request, plan, batch_size)
     layer = {} if plan is None else {"layer": plan.layer}
+    if request.what == "decoder" and len(code_shape(frozen)) > 1:
+        layer = {"input": "float32 (B, D, h, w)"}
     entries = {**described(request), **layer, **(metadata or {}), "batch_size": "any" if batch is None else str(batch)}
     inputs = [example_input(frozen, request, count, seed=1) for count in ([1, 3] if batch is None else [batch])]
     expected = [eager_outputs(frozen, request, images) for images in inputs]
@@ -131,7 +134,7 @@ def need_packages(*names: str) -> None:
 
 def _program(model: VAE, request: Request, plan: Plan | None, batch_size: int | None) -> tuple[Any, int | None]:
     """Return the exported program and its batch size, None for any."""
-    sides = {*(model.shape or ()), *(request.image_size or ()), model.latents}
+    sides = {*(model.shape or ()), *(request.image_size or ()), *code_shape(model)}
     apart = next(count for count in range(3, 99) if count not in sides)  # torch takes equal sides for one and the same
     failed: Exception | None = None
     for count, dynamic in [(apart, True), (1, False)] if batch_size is None else [(batch_size, False)]:
@@ -154,11 +157,11 @@ def _program(model: VAE, request: Request, plan: Plan | None, batch_size: int | 
     raise VaexError(_not_exported(request, failed)) from failed
 
 
-def _not_exported(request: Request, error: BaseException | None) -> str:
+def _not_exported(request: Request, error: BaseException | None, otherwise: str = "") -> str:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
         f"what={request.what} cannot be exported with these options ({reason[:200]}); "
-        "choose other attention options, another score, or format=pt2."
+        f"choose other attention options, another score{otherwise or ', or another what'}."
     )
 
 
@@ -192,7 +195,7 @@ def _onnx(
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises nearly anything for what it cannot convert
-        raise VaexError(_not_exported(request, error.__cause__ or error)) from error
+        raise VaexError(_not_exported(request, error.__cause__ or error, ", or format=pt2")) from error
     # An operation may have given its value the name of an output, such as mean
     for position, node in enumerate(converted.model.graph):
         for value in node.outputs:

@@ -1,0 +1,92 @@
+"""Networks of frozen features are exported too: one code, or a grid of latents whose decoder takes a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaex
+from vaex.build import MODELS, build_model
+from vaex.exporting.batches import run_batches
+from vaex.exporting.parts import PARTS, Request
+from vaex.exporting.programs import export_model
+from vaex.networks import FeatureVAE
+
+FEATURES: dict[str, Any] = {"shape": [3, 32, 32], "blocks": [0], "size": 32, "grid": 8}
+SMALL: dict[str, dict[str, Any]] = {
+    "feature_vae": {"name": "feature_vae", "latents": 3, "widths": [8, 6, 4], **FEATURES},
+    "feature_grid": {"name": "feature_grid", "latents": 4, "hidden": 5, "decoder_hidden": 6, "rank": 4, **FEATURES},
+}
+IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def fitted(name: str) -> FeatureVAE:
+    torch.manual_seed(0)
+    model = build_model(SMALL[name])
+    assert isinstance(model, FeatureVAE)
+    features = torch.randn(24, 16, 8, 8, generator=torch.Generator().manual_seed(1)) + 2
+    model.eval().fit_whitening([features])
+    if model.position is not None:
+        model.fit_position(model.whitening(features))
+    return model
+
+
+def expected_of(model: FeatureVAE, what: str, entry: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        if what == "encoder":
+            return list(model.encode(entry))
+        if what == "decoder":
+            return [model.decode(entry).mean]
+        if what == "reconstruction":
+            return [model.decode(model.encode(entry).mean).mean]
+    found = vaex.explain(model, entry)
+    return [found.maps] if what == "attention" else [found.score_map, found.score]
+
+
+def codes(name: str) -> Tensor:
+    shape = (5, 3) if name == "feature_vae" else (5, 4, 8, 8)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, float(other.abs().max())))
+
+
+def test_every_network_of_features_is_exported_below() -> None:
+    assert set(SMALL) == set(MODELS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", PARTS)
+@pytest.mark.parametrize("name", SMALL)
+def test_pt2_equals_the_model(name: str, what: str, tmp_path: Path) -> None:
+    model = fitted(name)
+    entry = codes(name) if what == "decoder" else IMAGES
+    done = export_model(model, tmp_path / "x.pt2", Request(what), "pt2")
+    assert done.batch is None
+    found = list(torch.export.load(done.path).module()(entry).values())
+    assert_near(found, expected_of(model, what, entry))
+
+
+def test_the_decoder_of_a_grid_takes_a_grid_and_says_so(tmp_path: Path) -> None:
+    model, entry = fitted("feature_grid"), codes("feature_grid")
+    done = export_model(model, tmp_path / "x.pt2", Request("decoder"), "pt2")
+    assert (done.batch, done.metadata["input"]) == (None, "float32 (B, D, h, w)")
+    assert_near(list(torch.export.load(done.path).module()(entry).values()), expected_of(model, "decoder", entry))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("what", ["attention", "decoder"])
+def test_onnx_equals_the_model(what: str, name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, entry = fitted(name), codes(name) if what == "decoder" else IMAGES
+    done = export_model(model, tmp_path / "x.onnx", Request(what))
+    session = onnxruntime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    found = [torch.from_numpy(part) for part in run_batches(session, entry.numpy()).values()]
+    assert_near(found, expected_of(model, what, entry))
