@@ -317,7 +317,8 @@ def test_a_program_does_not_outlive_the_job_that_is_stopped(monkeypatch: pytest.
 def test_sigterm_ends_the_program_first(tmp_path: Path) -> None:
     """The process that waits for it gets the signal alone, and the program below must not be left behind."""
     below = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    script = f"import sys; from vaex.commands.job_arguments import run_telling; run_telling([sys.executable, '-c', {below!r}])"
+    ends = f"run_telling([sys.executable, '-c', {below!r}])"
+    script = f"import sys; from vaex.commands.job_arguments import run_telling; {ends}"
     waiting = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
