@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,15 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line.startswith("vaex ")})
 
 
-@pytest.mark.parametrize(("where", "code"), blocks("python"), ids=lambda value: value if len(value) < 40 else "")
+def runnable() -> list[Any]:
+    """Return the blocks of Python; those that write a file for another runtime take more than 5 s."""
+    return [
+        pytest.param(where, code, marks=pytest.mark.slow if "maps.onnx" in code or "maps.pt2" in code else ())
+        for where, code in blocks("python")
+    ]
+
+
+@pytest.mark.parametrize(("where", "code"), runnable(), ids=lambda value: value if len(value) < 40 else "")
 def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, where, "exec"), {"__name__": "__main__"})

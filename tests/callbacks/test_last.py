@@ -73,7 +73,7 @@ class Epochs(pl.Callback):
     """Log a value of the epoch as a whole."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.log("epoch_value", float(trainer.current_epoch))
+        pl_module.log("epoch_value", float(trainer.current_epoch))
 
 
 @pytest.mark.parametrize(("step", "key", "saved"), [(2, "train/loss", 2), (BATCHES - 1, "epoch_value", 5)])

@@ -20,6 +20,7 @@ from vaex.scores.thresholds import PIXEL_RATES, normal_state
 IMAGES = torch.from_numpy(example_sprites(3)).float()[:, None]
 
 
+@pytest.mark.slow
 def test_attention_as_the_checkpoint_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "deep" / "maps.pt2"
     assert main(["export", "format=pt2", f"out={path}", "attention.latents=[2,0]"]) == 0

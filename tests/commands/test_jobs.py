@@ -14,8 +14,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.cli import main
-from vaex.commands.job_arguments import again, starts_processes
-from vaex.commands.jobs import Job, run_telling
+from vaex.commands.job_arguments import again, run_telling, starts_processes
+from vaex.commands.jobs import Job
 from vaex.commands.launch import first_value, under_hydra
 from vaex.commands.train import optimized
 from vaex.config import check
@@ -171,7 +171,7 @@ def test_a_search_without_a_direction_for_each_objective_trains_nothing(
     ],
 )
 def test_what_a_sweeper_is_given(names: Any, expected: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = {"val": {"loss": 2.0, "kl": float("nan"), "gone": None}, "test": {"mig": 0.5}}
+    stages: dict[str, Any] = {"val": {"loss": 2.0, "kl": float("nan"), "gone": None}, "test": {"mig": 0.5}}
     assert optimized(OmegaConf.create({"optimized_metric": names}), stages) == expected
     assert bool(capsys.readouterr().err) == (names is not None and expected is None)
 
@@ -317,7 +317,8 @@ def test_a_program_does_not_outlive_the_job_that_is_stopped(monkeypatch: pytest.
 def test_sigterm_ends_the_program_first(tmp_path: Path) -> None:
     """The process that waits for it gets the signal alone, and the program below must not be left behind."""
     below = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    script = f"import sys; from vaex.commands.jobs import run_telling; run_telling([sys.executable, '-c', {below!r}])"
+    ends = f"run_telling([sys.executable, '-c', {below!r}])"
+    script = f"import sys; from vaex.commands.job_arguments import run_telling; {ends}"
     waiting = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():

@@ -110,6 +110,7 @@ def test_load_rebuilds_the_model(whole: Path) -> None:
     assert model.config["run"]["data"]["size"] == 32
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_whatever_the_workers(whole: Path, tmp_path: Path) -> None:
     assert train(tmp_path / "workers", "trainer.max_epochs=2", "data.num_workers=2", "test=false") == 0
     assert same(weights(whole), weights(tmp_path / "workers"))
@@ -224,6 +225,7 @@ def test_fashion_mnist_and_mnist_train_from_real_files(vaex_data: Path, tmp_path
         assert test["image_auroc"] == test["image_auroc_attention"]
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_those_that_are_tested(tmp_path: Path) -> None:
     folder, again = tmp_path / "run", tmp_path / "again"
     options = ["callbacks=[checkpoint,ema]", "callbacks.ema.decay=0.5", "trainer.max_epochs=2", "optim.lr=0.05"]
@@ -235,6 +237,7 @@ def test_averaged_weights_are_those_that_are_tested(tmp_path: Path) -> None:
     assert not same(raw, weights(folder, "best.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
     folder, moved = tmp_path / "run", tmp_path / "moved run, copied"
     assert train(folder, "trainer.max_epochs=1", "optim.lr=0.01", "test=false") == 0
@@ -272,7 +275,10 @@ def test_without_a_checkpoint_the_last_weights_are_tested(tmp_path: Path, capsys
     folder = tmp_path / "run"
     assert train(folder, "trainer.max_epochs=1", "callbacks=[]", "logger=[]") == 0
     assert set(json.loads((folder / "metrics.json").read_text())) == {"val", "test"}
-    assert "last weights" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "last weights" in printed.out
+    assert "so nothing is kept to resume from" in printed.err
+    assert not list(folder.rglob("*.ckpt"))
 
 
 @pytest.mark.slow
@@ -284,5 +290,6 @@ def test_two_runs_at_once_have_two_folders(tmp_path: Path) -> None:
 
 
 def test_an_unmeasured_optimized_metric_costs_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path / "run", "trainer.max_epochs=1", "optimized_metric=val/foo") == 0
+    fewer = ("callbacks=[]", "logger=[]", "calibrate=false", "test=false", "report=false")
+    assert train(tmp_path / "run", "trainer.max_epochs=1", "optimized_metric=val/foo", *fewer) == 0
     assert "optimized_metric=val/foo was not measured; measured are val/" in capsys.readouterr().err

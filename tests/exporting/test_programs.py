@@ -112,6 +112,7 @@ def test_both_formats_equal_the_model(name: str, what: str, vae: Callable[..., V
         assert_same(run_file(done.path, entry[:1]), {key: value[:1] for key, value in expected.items()})
 
 
+@pytest.mark.slow
 def test_maps_of_a_tiny_network_in_pt2(vae: Callable[..., VAE], tmp_path: Path) -> None:
     """The fast one of those above."""
     model = vae("conv_group")

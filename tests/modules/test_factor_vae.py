@@ -180,6 +180,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert same(whole.state_dict(), again.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [{}, {"weight": 100.0, "layer": "conv1"}], ids=["plain", "attention"])
 def test_a_compiled_run_trains_as_another(attention: dict[str, Any], tmp_path: Path) -> None:
     torch._dynamo.reset()

@@ -100,6 +100,7 @@ def _rank(rank: int, folder: str) -> None:
     torch.save(found, f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_have_value_and_gradient_of_the_joint_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

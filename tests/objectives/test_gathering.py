@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -48,6 +49,7 @@ def _rank(rank: int, folder: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_have_value_and_gradient_of_the_joint_batch(tmp_path: Path) -> None:
     run_pair(_rank, str(tmp_path))
     model = network()
