@@ -12,7 +12,7 @@ from tests.metrics.disentanglement.conftest import Case, grid
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement import irs, mig, modularity, sap_scores
 from vaex.metrics.disentanglement.collection import SCORES
-from vaex.metrics.disentanglement.pruning import pruned_table, variance
+from vaex.metrics.disentanglement.pruning import pruned_table, variance, varies_plainly
 
 SMALL: dict[str, Any] = {  # sizes at which a metric takes little time
     "factor_vae": {"votes": (200, 100)},
@@ -44,8 +44,8 @@ def narrow() -> Case:
 def test_collapsed_latents_change_nothing_and_are_counted(name: str, narrow: Case) -> None:
     codes, factors = narrow
     found, without = measured(name, codes, factors), measured(name, codes[:, :3], factors)
-    counts = [[part.pop(f"{name}_{kind}_latents") for kind in ("active", "pruned")] for part in (found, without)]
-    assert counts == [[3, 2], [3, 0]]
+    assert [part.pop(f"{name}_pruned_latents") for part in (found, without)] == [2, 0]
+    assert {part.pop(f"{name}_active_latents", 3) for part in (found, without)} == {3}  # of two metrics
     assert found.keys() == without.keys()
     for key in found.keys() - WIDTH:
         # boosted trees look at latents in a random order, which decides between equal splits
@@ -54,8 +54,7 @@ def test_collapsed_latents_change_nothing_and_are_counted(name: str, narrow: Cas
 
 @pytest.mark.parametrize("name", [name for name in SCORES if name != "dci"])
 def test_the_threshold_decides(name: str, narrow: Case) -> None:
-    all_kept = measured(name, *narrow, threshold=0)
-    assert (all_kept[f"{name}_active_latents"], all_kept[f"{name}_pruned_latents"]) == (4, 1)  # the constant one
+    assert measured(name, *narrow, threshold=0)[f"{name}_pruned_latents"] == 1  # the constant one
     for threshold in (-0.1, float("nan"), float("inf")):
         with pytest.raises(VaexError, match="threshold is a standard deviation of 0 or more"):
             measured(name, *narrow, threshold=threshold)
@@ -95,6 +94,21 @@ def test_the_variance_is_numpys_and_exactly_nothing_of_constants(entangled: Case
         assert variance(column, column - column.mean()) == pytest.approx(column.var(ddof=1), rel=1e-12)
     flat = np.full(1000, 0.1)
     assert variance(flat, flat - flat.mean()) == 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 7.0, 1e6, 1e12, 1e150])
+def test_which_latents_are_used_is_decided_by_the_exact_variance(offset: float) -> None:
+    random: Any = np.random.default_rng(0)
+    spreads = np.array([0.0, 1e-6, 0.04, 0.0499, 0.0501, 0.06, 0.2, 3.0, 1e5])
+    unit = random.standard_normal((500, len(spreads)))
+    unit = (unit - unit.mean(0)) / unit.std(0, ddof=1)
+    codes = spreads * unit + offset
+    exact = np.array([np.std(column - column[0], ddof=1) for column in codes.T])
+    used = pruned_table(codes, np.arange(500)[:, None] % 2).used
+    np.testing.assert_array_equal(used, exact >= 0.05)
+    plain = [varies_plainly(column, 0.05) for column in codes.T]
+    assert not any(plain & ~used)
+    assert any(plain) is (offset < 1e9)
 
 
 def test_the_callers_codes_are_left_alone(entangled: Case) -> None:

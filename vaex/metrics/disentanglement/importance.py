@@ -55,7 +55,7 @@ def _scores(name: str, pruned: Pruned, split: Split, model_of: Callable[[], Any]
         f"{name}_completeness": weighted(importance.T),
         f"{name}_informativeness": test,
         f"{name}_informativeness_train": train,
-        **pruned.counts(name),
+        **pruned.counted(name),
     }
 
 
@@ -77,8 +77,8 @@ def dci_scores(
     importances, a latent's disentanglement is 1 - entropy over factors, weighted by its importance, and a factor's
     completeness 1 - entropy over latents; informativeness is the accuracy on ``test`` other images. For 10,000 images
     of dSprites this takes minutes: `dci_forest_scores` takes seconds, and is another number. Latents with a standard
-    deviation below ``threshold`` have no importance; they are counted as ``dci_pruned_latents``, the others as
-    ``dci_active_latents``. Completeness is a share of the entropy over all latents, pruned or not.
+    deviation below ``threshold`` have no importance; they are counted as ``dci_pruned_latents``. Completeness is a
+    share of the entropy over all latents, pruned or not.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.

@@ -110,12 +110,12 @@ def mig(codes: Any, factors: Any, seed: int = 0) -> float:
 def mig_scores(
     codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, bins: int = BINS, threshold: float = COLLAPSED
 ) -> dict[str, float]:
-    """Return ``mig``, ``mig_<k>``, the gap of factor k alone, ``mig_active_latents`` and ``mig_pruned_latents``.
+    """Return ``mig``, ``mig_<k>``, the gap of factor k alone, and ``mig_pruned_latents``.
 
     Mutual information of each latent, cut into ``bins`` equal parts of its range, and each factor, over ``train``
     images; of a factor, the gap between the two best latents as a share of its entropy; the mean over factors. With 20
     bins perfect codes of factors of more values stay below 1: .896 on dSprites. Latents with a standard deviation
-    below ``threshold`` tell nothing.
+    below ``threshold`` tell nothing, and are counted.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
@@ -129,7 +129,7 @@ def mig_scores(
     part = sample(pruned.table, seed, train)
     gap = gaps(information_of(part, bins), part.classes)
     each = {f"mig_{place}": float(value) for place, value in enumerate(gap)}
-    return {"mig": float(gap.mean()), **each, **pruned.counts("mig")}
+    return {"mig": float(gap.mean()), **each, **pruned.counted("mig")}
 
 
 def modularity(codes: Any, factors: Any, seed: int = 0) -> float:
@@ -156,13 +156,13 @@ def modularity_scores(
     bins: int = BINS,
     threshold: float = COLLAPSED,
 ) -> dict[str, float]:
-    """Return ``modularity``, ``explicitness`` on ``test`` other images, ``explicitness_train``, and counts of latents.
+    """Return ``modularity``, ``explicitness`` on ``test`` other images, ``explicitness_train``, and a count of latents.
 
     Modularity: 1 less the squared mutual information with other factors than a latent's best, relative to the best;
     the mean over latents with a standard deviation of ``threshold`` or more, 0 where all are collapsed. A latent of no
     information counts 0. Explicitness: area under the ROC curve of a logistic regression of each factor on the
     standardised codes of these latents, mean over classes (one against the rest), then over factors; chance is .5.
-    Latents are counted as ``modularity_active_latents`` and ``modularity_pruned_latents``.
+    The other latents are counted as ``modularity_pruned_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
@@ -180,5 +180,5 @@ def modularity_scores(
         "modularity": _modularity(pruned, seed, train, bins),
         "explicitness": on_test,
         "explicitness_train": on_train,
-        **pruned.counts("modularity"),
+        **pruned.counted("modularity"),
     }

@@ -69,7 +69,8 @@ def irs_scores(
     if not 0 <= quantile <= 1:
         raise VaexError(f"quantile of irs must be in [0, 1], got {quantile}.")
     pruned = pruned_table(codes, factors, threshold)
-    part, counts = sample(pruned.table, seed, train), pruned.counts("irs")
+    part = sample(pruned.table, seed, train)
+    counts = {"irs_active_latents": float(pruned.used.sum()), **pruned.counted("irs")}
     active = np.ptp(part.codes, 0) > 0  # one that varies may stand still among the images drawn
     if not active.any():
         return {"irs": 0.0, **counts}

@@ -62,13 +62,13 @@ def sap(codes: Any, factors: Any, seed: int = 0) -> float:
 def sap_scores(
     codes: Any, factors: Any, seed: int = 0, *, train: int = TRAIN, test: int = TEST, threshold: float = COLLAPSED
 ) -> dict[str, float]:
-    """Return ``sap``, for factors as classes, ``sap_continuous``, for factors as quantities, and counts of latents.
+    """Return ``sap``, for factors as classes, ``sap_continuous``, for factors as quantities, and a count of latents.
 
     Each latent alone predicts each factor, from ``train`` images for ``test`` others; the score is the gap in accuracy
     between the two best latents, the mean over factors. ``sap``: a linear support vector machine (C = .01, balanced).
     ``sap_continuous``: squared correlation instead of accuracy. Perfect codes of many values stay far below 1: straight
     cuts, one class against the rest, tell only the outer values apart. Latents with a standard deviation below
-    ``threshold`` predict at chance; they are counted as ``sap_pruned_latents``, the others as ``sap_active_latents``.
+    ``threshold`` predict at chance; they are counted as ``sap_pruned_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`.
@@ -80,7 +80,7 @@ def sap_scores(
     pruned = pruned_table(codes, factors, threshold)
     split = drawn(pruned.table, seed, train, test)
     by_cut, by_share = top_gap(cut_accuracies(split)), top_gap(explained_variance(split))
-    return {"sap": by_cut, "sap_continuous": by_share, **pruned.counts("sap")}
+    return {"sap": by_cut, "sap_continuous": by_share, **pruned.counted("sap")}
 
 
 def logistic(codes: Floats, labels: Integers) -> Any:

@@ -24,6 +24,16 @@ def variance(column: Floats, offset: Floats) -> float:
     return 0.0 if constant else squares / (len(column) - 1)
 
 
+def varies_plainly(column: Floats, threshold: float) -> bool:
+    """Tell whether a latent ``column`` (N,) varies by far more than ``threshold``, by sums that lose digits: fast.
+
+    Where it is not so, or too many digits are lost to tell, `variance` decides.
+    """
+    total, squares = column.sum(), column @ column
+    spread = squares - total * total / len(column)
+    return bool(spread > max(1e-6 * squares, 4 * threshold**2 * len(column)))
+
+
 def used_latents(variances: Floats, threshold: float) -> NDArray[np.bool_]:
     """Return which latents of ``variances`` (D,) have not collapsed: they vary, by ``threshold`` or more.
 
@@ -42,10 +52,9 @@ class Pruned(NamedTuple):
     table: CodeTable
     used: NDArray[np.bool_]
 
-    def counts(self, name: str) -> dict[str, float]:
-        """Return how many latents are in use and how many are not, under names that begin with ``name``."""
-        used = int(self.used.sum())
-        return {f"{name}_active_latents": float(used), f"{name}_pruned_latents": float(len(self.used) - used)}
+    def counted(self, name: str) -> dict[str, float]:
+        """Return how many latents have collapsed, as ``<name>_pruned_latents``."""
+        return {f"{name}_pruned_latents": float((~self.used).sum())}
 
 
 def pruned_table(codes: Any, factors: Any, threshold: float = COLLAPSED) -> Pruned:
@@ -58,7 +67,10 @@ def pruned_table(codes: Any, factors: Any, threshold: float = COLLAPSED) -> Prun
         VaexError: as `code_table`; for a threshold out of range.
     """
     table = code_table(codes, factors)
-    variances = np.array([variance(column, column - column.mean()) for column in table.codes.T])
+    variances = np.full(table.codes.shape[1], np.inf)
+    for latent, column in enumerate(table.codes.T):
+        if not varies_plainly(column, threshold):
+            variances[latent] = variance(column, column - column.mean())
     used = used_latents(variances, threshold)
     if not used.all():
         table.codes[:, ~used] = 0  # code_table has copied them

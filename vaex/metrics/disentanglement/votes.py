@@ -150,12 +150,11 @@ def beta_vae_scores(
     batch: int = BATCH,
     threshold: float = COLLAPSED,
 ) -> dict[str, float]:
-    """Return the beta-VAE score, its accuracy on the points it was fitted to, and how many latents are in use.
+    """Return the beta-VAE score, its accuracy on the points it was fitted to, and how many latents were left out.
 
     A point is the mean absolute difference of the codes of ``batch`` pairs of images that share one factor; logistic
     regression fitted to ``votes[0]`` points guesses the factor of ``votes[1]`` others. Chance is 1 / F. Latents with a
-    standard deviation below ``threshold`` take no part. Keys: ``beta_vae beta_vae_train beta_vae_active_latents
-    beta_vae_pruned_latents``.
+    standard deviation below ``threshold`` take no part. Keys: ``beta_vae beta_vae_train beta_vae_pruned_latents``.
 
     Raises:
         VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer images than a point needs.
@@ -165,7 +164,7 @@ def beta_vae_scores(
     collapsed latents are left out.
     """
     pruned = pruned_table(codes, factors, threshold)
-    table, counts = pruned.table, pruned.counts("beta_vae")
+    table, count_of_pruned = pruned.table, pruned.counted("beta_vae")
     _checked(votes, batch, table)
     draws, generator = RowDraws(table, 1), np.random.default_rng((seed, 2))
     points: list[tuple[NDArray[np.float64], Integers]] = []
@@ -175,7 +174,7 @@ def beta_vae_scores(
     (train, of_train), (_, of_test) = points
     if len(np.unique(of_train)) < 2:  # one factor, or so few votes that one was drawn
         only = of_train[0]
-        return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0, **counts}
+        return {"beta_vae": float((of_test == only).mean()), "beta_vae_train": 1.0, **count_of_pruned}
     model = logistic(train, of_train)
     on_train, on_test = (float(model.score(*part)) for part in points)
-    return {"beta_vae": on_test, "beta_vae_train": on_train, **counts}
+    return {"beta_vae": on_test, "beta_vae_train": on_train, **count_of_pruned}
