@@ -158,7 +158,9 @@ def _command(text: str, start: str) -> list[str]:
 def test_own_objective_as_the_page_shows_it(tmp_path: Path) -> None:
     text = _files("your-own-objective.md", tmp_path)
     command = _command(text, "python sparse.py train")
-    told = run([sys.executable, *command[1:], "debug=fast", "report=false"], tmp_path, PYTHONPATH=str(ROOT))
+    small = ["data.grid.x=4", "data.grid.y=4", "data.val=32", "data.test=32", "metrics.disentanglement.names=[]"]
+    quick = [*small, "debug=fast", "report=false", "calibrate=false"]
+    told = run([sys.executable, *command[1:], *quick], tmp_path, PYTHONPATH=str(ROOT))
     assert re.search(r"\bsparsity\b", told)
 
 
