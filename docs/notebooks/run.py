@@ -14,6 +14,20 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 
 
+def tidy(cell):
+    """Join what was printed in pieces; leave out times and second copies of pictures."""
+    cell.metadata.pop("execution", None)
+    kept = []
+    for output in cell.get("outputs", []):
+        if kept and output.output_type == "stream" and output.get("name") == kept[-1].get("name"):
+            kept[-1].text += output.text
+        else:
+            output.get("data", {}).pop("image/jpeg", None)
+            kept.append(output)
+    if cell.cell_type == "code":
+        cell.outputs = kept
+
+
 def run(path: Path, out: Path) -> None:
     """Run one notebook and write it with its outputs to the folder ``out``."""
     notebook = nbformat.read(path, as_version=4)
@@ -21,7 +35,7 @@ def run(path: Path, out: Path) -> None:
         client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}})
         client.execute()
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times
+        tidy(cell)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, out / path.name)

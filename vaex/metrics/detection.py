@@ -24,7 +24,7 @@ class DetectionMetrics(Metric):
     Raises:
         VaexError: no name, or the same name twice.
 
-    Example:
+    Examples:
         >>> metric = DetectionMetrics(["kl"])
         >>> metric.update({"kl": torch.tensor([0.1, 7.0, 0.3])}, torch.tensor([0, 1, 0]))
         >>> metric.compute()["image_auroc_kl"].item()

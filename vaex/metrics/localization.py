@@ -49,7 +49,7 @@ class LocalizationMetrics(Metric):
     Raises:
         VaexError: ``max_fpr`` or ``tolerance`` is out of range, or ``exact_pixels`` is below 1.
 
-    Example:
+    Examples:
         >>> metric = LocalizationMetrics()
         >>> metric.update(torch.tensor([[[[0.1, 0.9], [0.2, 0.3]]]]), torch.tensor([[[[0, 1], [0, 0]]]]))
         >>> metric.compute()["pixel_auroc"].item()

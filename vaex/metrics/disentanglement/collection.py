@@ -70,7 +70,7 @@ class DisentanglementMetrics(Metric):
     Raises:
         VaexError: for an unknown metric, or one that is named twice.
 
-    Example:
+    Examples:
         >>> metric = DisentanglementMetrics(["mig"])
         >>> factors = torch.cartesian_prod(torch.arange(20), torch.arange(20))
         >>> metric.update(factors.float(), factors)

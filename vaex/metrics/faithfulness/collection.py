@@ -24,7 +24,7 @@ class FaithfulnessMetrics(Metric):
     Raises:
         VaexError: for an unknown measure, or fewer than 1 map.
 
-    Example:
+    Examples:
         >>> metric = FaithfulnessMetrics(1, ["deletion"])
         >>> image, left = torch.ones(1, 1, 2, 2), torch.tensor([[[[1.0, 0.5], [0.0, 0.0]]]])
         >>> asked = Question(image, 1, lambda seen: seen[:, :, 0].sum(2), torch.zeros(1, 1, 2, 2))
