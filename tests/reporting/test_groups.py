@@ -46,6 +46,16 @@ def test_what_does_not_count_as_a_difference() -> None:
     assert differing_keys([made("a", 0, {}, data__seed=1), made("a", 1, {}, data__seed=2)]) == ["data.seed"]
 
 
+def test_forks_of_one_trunk_per_seed_share_a_group() -> None:
+    forks = [made("a", seed, {}, init=f"trunk_{seed}") for seed in (0, 1, 2)]
+    assert [(group.label, len(group.runs)) for group in grouped(forks)[0]] == [("a", 3)]
+    twice = [*forks, made("a", 0, {}, init="other")]  # one seed from two starts: those are two experiments
+    assert differing_keys(twice) == ["init"]
+    assert differing_keys([made("a", 0, {}, init="x"), made("a", 1, {}, init="x"), made("a", 2, {}, init="y")]) == [
+        "init"
+    ]
+
+
 def test_keys_can_be_named() -> None:
     runs = [made("a", seed, {}, x=x, y=seed) for x in (1, 2) for seed in (0, 1)]
     groups, _ = grouped(runs, by=["x"])

@@ -93,19 +93,27 @@ def _split(runs: Iterable[Result], keys: Sequence[str]) -> list[list[Result]]:
 def differing_keys(results: Sequence[Result]) -> list[str]:
     """Return the config keys, but those of `IDLE`, that have two values or more among the runs.
 
-    What does not count: a key that follows another one, as ``data.seed`` follows ``seed``, and that a run's config
-    lacks a key, because it is older.
+    What does not count: a key that follows another one, as ``data.seed`` follows ``seed``, ``init`` where every seed
+    starts from weights of its own, and that a run's config lacks a key, because it is older.
     """
     keys = dict.fromkeys(key for result in results for key in result.config)
     found = []
     for key in keys:
         if key in IDLE or key.startswith(tuple(f"{idle}." for idle in IDLE)):
             continue
+        if key == "init" and _one_per_seed(results):
+            continue
         present = [result for result in results if key in result.config]
         written = {_shown(result.raw.get(key)) for result in present}
         if len(written) > 1 and len({_shown(result.config[key]) for result in present}) > 1:
             found.append(key)
     return found
+
+
+def _one_per_seed(results: Sequence[Result]) -> bool:
+    """Whether each seed has one ``init`` and each ``init`` one seed, as where every seed's training is forked."""
+    starts = {(result.seed, _shown(result.config.get("init"))) for result in results}
+    return len(starts) == len({seed for seed, _ in starts}) == len({init for _, init in starts})
 
 
 def _shown(value: Any) -> str:
