@@ -115,7 +115,7 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     explorer = Explorer(model, options, inspection, shape, config.max_latents)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
     choices = choices_for(model, shape, options)
-    return page_of(explorer, choices, Path(str(config.ckpt)).name, folder), theme
+    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
 
 
 def run_server(page: Any, theme: Any, door: socket.socket, host: str, port: int) -> None:
