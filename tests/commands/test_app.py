@@ -1,4 +1,4 @@
-"""What `vaex app` computes, against `vaex.explain` and decoders of their own, and one sentence for whatever is wrong."""
+"""What `vaex app` computes, against `vaex.explain` and the decoder, and one sentence for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ def test_an_image_is_seen_as_explain_sees_it(explorer: Explorer) -> None:
     assert list(view.shown) == np.argsort(-expected.kl[0].numpy(), kind="stable")[:3].tolist()
     assert explorer.columns(view)[0] == list(view.shown)
     assert explorer.columns(view)[1][0] == f"z{view.shown[0]}  KL {float(expected.kl.max()):.2f} nats"
+    assert view.decoded is not None
+    assert expected.reconstruction is not None
     torch.testing.assert_close(view.decoded.image, expected.reconstruction.clamp(0, 1))  # no latent was moved
 
 
@@ -80,9 +82,11 @@ def test_a_moved_latent_is_decoded_and_looked_at_again(explorer: Explorer) -> No
     torch.testing.assert_close(moved.decoded.image, decoded)
     expected = vaex.explain(explorer.model, decoded, **explorer.options)
     torch.testing.assert_close(moved.decoded.maps, expected.maps)
+    assert view.decoded is not None
     assert not torch.equal(moved.decoded.maps, view.decoded.maps)
     assert moved.own is view.own
     back = explorer.move(moved, {})
+    assert back.decoded is not None
     torch.testing.assert_close(back.decoded.image, view.decoded.image, rtol=0, atol=0)
 
 
@@ -98,7 +102,7 @@ def test_other_maps_leave_score_and_decision(explorer: Explorer) -> None:
     assert "whatever maps are chosen" not in verdict_html(explorer, view)
     total = explorer.ask(view, asked._replace(target="total_kl"))
     assert explorer.columns(total) == ([0], ["total"])
-    with pytest.raises(VaexError, match="did you mean 'encoder.conv2'"):
+    with pytest.raises(VaexError, match=r"did you mean 'encoder\.conv2'"):
         explorer.ask(view, asked._replace(layer="encoder.conv22"))
 
 
@@ -167,6 +171,7 @@ def test_a_latent_grid_has_maps_and_a_sentence(grid: Explorer) -> None:
 
 def test_the_archive_holds_raw_maps_and_overlays(explorer: Explorer, tmp_path: Path) -> None:
     view = explorer.move(seen(explorer), {0: 2.0})
+    assert view.decoded is not None
     path = write_archive(explorer, view, tmp_path / "maps.zip", opacity=0.5)
     with zipfile.ZipFile(path) as archive:
         arrays = np.load(io.BytesIO(archive.read("maps.npz")))

@@ -21,7 +21,9 @@ def places(picture: Pixels, tile: Pixels) -> list[tuple[int, int]]:
 
 def test_versions_of_an_image_stand_below_each_other_on_one_scale() -> None:
     titles = [f"z{i}" for i in range(5)]
-    picture = figure_to_array(maps_panel(IMAGES, MAPS, titles=titles, rows=["image", "decoded"], opacity=0.5, columns=3))
+    picture = figure_to_array(
+        maps_panel(IMAGES, MAPS, titles=titles, rows=["image", "decoded"], opacity=0.5, columns=3)
+    )
     grey = np.rint(IMAGES[:, 0] * 255) / 255
     found = {}
     for n in range(2):
