@@ -131,7 +131,9 @@ class Browser:
 
     def place(self, selector: str) -> list[float]:
         """Scroll to an element and return its left, top, width and height in the window."""
-        asked = f"(e => (e.scrollIntoView({{block: 'center'}}), JSON.stringify(e.getBoundingClientRect())))(document.querySelector({selector!r}))"
+        found = f"document.querySelector({selector!r})"
+        self.ask(f"{found}.scrollIntoView({{block: 'center'}})")
+        asked = f"JSON.stringify({found}.getBoundingClientRect())"
         box = json.loads(self.ask(asked))
         return [box[side] for side in ("left", "top", "width", "height")]
 

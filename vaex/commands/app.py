@@ -20,7 +20,14 @@ from vaex.errors import VaexError
 
 DEFAULT_CHECKPOINT = "sprites"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-WHOLE = {"roi": None, "tile": None, "min_area": 0, "pixel_rate": 0, "pixel_threshold": None, "pictures": "true"}
+WHOLE: dict[Any, Any] = {
+    "roi": None,
+    "tile": None,
+    "min_area": 0,
+    "pixel_rate": 0,
+    "pixel_threshold": None,
+    "pictures": "true",
+}
 """What `vaex.commands.inspection` asks beside the keys of the page: whole images, no regions."""
 
 
@@ -109,13 +116,13 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
 
     model = load(config.ckpt)
     model.to(pick_device(config.device))
-    asked = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    asked: Any = OmegaConf.to_container(config, resolve=True)
     inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
     shape = model_shape(model)
     explorer = Explorer(model, options, inspection, shape, config.max_latents)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
     choices = choices_for(model, shape, options)
-    return page_of(explorer, choices, Path(str(config.ckpt)).name, folder), theme
+    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
 
 
 def run_server(page: Any, theme: Any, door: socket.socket, host: str, port: int) -> None:

@@ -18,7 +18,7 @@ from vaex.commands.scoring import part_of
 from vaex.commands.sources import ImageFile
 from vaex.errors import VaexError
 from vaex.explanation import explain
-from vaex.probing import attention_of
+from vaex.probing import attention_of, codes_of_latents
 from vaex.types import Explanation
 from vaex.viz import figure_to_array, images_panel, maps_panel
 from vaex.viz.overlays import OPACITY, Pixels
@@ -83,10 +83,12 @@ class Explorer:
 
     def __post_init__(self) -> None:
         self.device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
-        looked = explain(self.model, torch.full((1, *self.shape), 0.5).to(self.device), **self.options)
-        self.grid = tuple(looked.mean.shape[2:])
-        self.latents = int(looked.mean.shape[1])
-        decodes = self._decode(looked.mean) is not None
+        probe = torch.full((1, *self.shape), 0.5).to(self.device)
+        explain(self.model, probe, score=self.inspection.score, **self.options)  # what is wrong is told at the start
+        code = codes_of_latents(self.model, probe)
+        self.grid = tuple(code.shape[2:])
+        self.latents = int(code.shape[1])
+        decodes = self._decode(code) is not None
         self.movable = decodes and not self.grid
         self.reason = self._reason(decodes)
 

@@ -19,7 +19,7 @@ from vaex.viz.overlays import OPACITY
 NONE = "none"
 STYLE = """
 .vaex-head { font-size: 1.25rem; margin: 0 }
-.vaex-ok, .vaex-anomalous, .vaex-open { padding: 0 .5rem; border-radius: .3rem; color: #fff }
+.vaex-head span { padding: .1rem .5rem; border-radius: .3rem; color: #fff !important; font-weight: 700 }
 .vaex-ok { background: #0a6b3d } .vaex-anomalous { background: #a4371f } .vaex-open { background: #5a5a66 }
 .vaex-error { border-left: .3rem solid #a4371f; padding: .3rem .8rem; font-weight: 600 }
 """
@@ -43,7 +43,7 @@ class Page:
 
     def __init__(self, gr: Any, explorer: Explorer, choices: Choices, folder: Path) -> None:
         self.gr, self.explorer, self.choices, self.folder = gr, explorer, choices, folder
-        self.count = explorer.most if explorer.movable else 0
+        self.count = min(explorer.most, explorer.latents) if explorer.movable else 0
 
     def draw(self, title: str) -> None:
         """Lay out the page and connect it."""
@@ -53,8 +53,8 @@ class Page:
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 self.file = gr.File(label="Drop an image, or click to choose one", elem_id="file", height=120)
-                self.example = gr.Button("Take an example sprite", elem_id="example", size="sm")
-                self.example.visible = self.explorer.takes_sprites
+                sprites = self.explorer.takes_sprites
+                self.example = gr.Button("Take an example sprite", elem_id="example", size="sm", visible=sprites)
                 self.asked = [
                     gr.Dropdown(list(part), value=next(iter(part)), label=label, elem_id=label, info=info)
                     for label, part, info in zip(
@@ -68,28 +68,32 @@ class Page:
                         strict=True,
                     )
                 ]
-                self.opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="opacity of the colours", elem_id="opacity")
+                self.opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="opacity", buttons=[], elem_id="opacity")
                 self._draw_sliders()
                 self.archive = gr.Button("Make a zip of all maps", elem_id="zip", size="sm")
                 self.made = gr.File(label="Download", interactive=False, visible=False, elem_id="made", height=90)
             with gr.Column(scale=3, min_width=520):
                 self.words = gr.HTML(empty_html(self.explorer), elem_id="words")
                 self.pictures = [
-                    gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen"], elem_id=name)
-                    for name, label in (("images", "Image, reconstruction, score"), ("maps", "Maps of the latents"))
+                    gr.Image(show_label=False, format="png", interactive=False, buttons=[], elem_id=name, alt_text=said)
+                    for name, said in (
+                        ("images", "image, reconstruction and score map"),
+                        ("maps", "maps of the latents"),
+                    )
                 ]
         self._connect()
 
     def _draw_sliders(self) -> None:
         gr, count = self.gr, self.count
-        self.sliders = [gr.Slider(-4, 4, 0, visible=False, elem_id=f"slider{i}") for i in range(count + bool(count))]
         total = self.explorer.latents
-        named = f"The {min(count or self.explorer.most, total)} latents of highest KL in this image, of {total}"
-        self.note = gr.Markdown(
+        named = f"The {min(self.explorer.most, total)} latents of highest KL in this image, of {total}"
+        gr.Markdown(
             f"{named}. Move one: the code is decoded, and the maps are drawn of that picture, too."
             if count
             else f"{named}, have maps here."
         )
+        places = range(count + bool(count))
+        self.sliders = [gr.Slider(-4, 4, 0, visible=False, buttons=[], elem_id=f"slider{i}") for i in places]
         self.extra = gr.Dropdown([NONE], value=NONE, label="one more latent", elem_id="extra")
         self.reset = gr.Button("Back to the code of the image", elem_id="reset", size="sm", visible=bool(count))
 
@@ -145,7 +149,7 @@ class Page:
         """Show one more latent."""
         if view is None:
             return self.on_clear()
-        latent = None if choice == NONE else int(choice.split()[0].removeprefix("z"))
+        latent = None if choice == NONE else int(choice.partition(" ")[0].removeprefix("z"))
         seen = replace(view, extra=latent)
         return [*self._tried(lambda: seen, opacity, view), *self._settings(seen)]
 

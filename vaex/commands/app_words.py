@@ -14,7 +14,7 @@ from PIL import Image
 
 from vaex.columns import latents_of_maps
 from vaex.commands.app_choices import label_of
-from vaex.commands.app_explorer import Explorer, Looked, View
+from vaex.commands.app_explorer import Asked, Explorer, Looked, View
 from vaex.viz import overlay
 from vaex.viz.overlays import OPACITY, SEQUENTIAL, scale_of
 
@@ -38,7 +38,7 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     _, height, width = explorer.shape
     word = {None: "", True: "anomalous", False: "ok"}[verdict.anomalous]
     named = f"score {verdict.score:.4g} ({inspection.score.known_as})"
-    head = f'<strong class="vaex-{word or "open"}">{word or "no decision"}</strong> {escape(named)}'
+    head = f'<span class="vaex-{word or "open"}">{word or "no decision"}</span> {escape(named)}'
     if view.decoded is not None and view.moved:
         head += f"; decoded from the sliders: {float(view.decoded.explanation.score[0]):.4g}"
     resized = "" if view.size == (width, height) else f", seen as {width} x {height}"
@@ -52,10 +52,8 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     return f'<div id="verdict"><p class="vaex-head">{head}</p>{lines}</div>'
 
 
-def own_asked(explorer: Explorer) -> Any:
+def own_asked(explorer: Explorer) -> Asked:
     """Return what the checkpoint's own maps are."""
-    from vaex.commands.app_explorer import Asked
-
     options = explorer.options
     return Asked(options.get("layer"), options.get("method", "grad_cam"), options.get("target", "mean"))
 

@@ -1,0 +1,119 @@
+"""`vaex app` in a real browser: an upload, a slider moved by the mouse, a download, and its end by Ctrl-C."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands.browser import Browser, chromium
+from vaex.data.render import example_sprites
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="Chromium is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed"),
+]
+
+SLIDER = "#slider0 input[type=range]"
+SHOWN = "document.querySelector('#{0} img') ? document.querySelector('#{0} img').src : ''"
+WORDS = "document.querySelector('#words').innerText"
+
+
+def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the app on a free port; return it and its address."""
+    command = [sys.executable, "-m", "vaex", "app", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.startswith("Look at "):
+        process.kill()
+        pytest.fail(line + process.communicate()[1])
+    return process, line.split()[2].rstrip(";")
+
+
+@pytest.fixture
+def app() -> Iterator[str]:
+    process, address = start()
+    yield address
+    process.send_signal(signal.SIGINT)  # as Ctrl-C does, with the page still open
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (out, err) == ("", "vaex: interrupted.\n")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    found = Browser(tmp_path / "profile")
+    yield found
+    found.close()
+
+
+def pixels(address: str) -> np.ndarray:
+    with urllib.request.urlopen(address) as answer:
+        return np.asarray(Image.open(io.BytesIO(answer.read())))
+
+
+def test_an_image_is_dropped_its_latents_moved_and_its_maps_taken(app: str, browser: Browser, tmp_path: Path) -> None:
+    file, broken = tmp_path / "sprite.png", tmp_path / "broken.png"
+    Image.fromarray((example_sprites(1)[0] * 255).astype(np.uint8)).resize((200, 150)).save(file)
+    broken.write_bytes(b"not an image")
+
+    browser.open(app)
+    browser.until("!!document.querySelector('#file input[type=file]')")
+    browser.upload("#file input[type=file]", broken)
+    browser.until(f"{WORDS}.includes('broken.png cannot be read as an image')")
+    browser.click("#file button[aria-label='Clear']")
+    browser.until(f"{WORDS}.includes('Drop an image')")
+
+    browser.upload("#file input[type=file]", file)
+    browser.until(f"!!({SHOWN.format('maps')}) && {WORDS}.includes('200 x 150 pixels, seen as 64 x 64')")
+    images, maps = (browser.ask(SHOWN.format(name)) for name in ("images", "maps"))
+    value = float(browser.until(f"document.querySelector('{SLIDER}').value"))
+    before = pixels(images), pixels(maps)
+    low, high = (float(browser.ask(f"document.querySelector('{SLIDER}').{end}")) for end in ("min", "max"))
+    browser.drag(SLIDER, (value - low) / (high - low), 0.1 if value > 0 else 0.9)
+    browser.until(f"{WORDS}.includes('decoded from the sliders')")
+    browser.until(f"({SHOWN.format('images')}) !== {images!r} && ({SHOWN.format('maps')}) !== {maps!r}")
+    assert abs(float(browser.ask(f"document.querySelector('{SLIDER}').value")) - value) > 1
+    after = pixels(browser.ask(SHOWN.format("images"))), pixels(browser.ask(SHOWN.format("maps")))
+    for old, new in zip(before, after, strict=True):
+        assert old.shape == new.shape
+        assert (old != new).any(-1).sum() > 100
+
+    browser.click("#zip")
+    address = browser.until("document.querySelector('#made a') && document.querySelector('#made a').href")
+    with urllib.request.urlopen(address) as answer, zipfile.ZipFile(io.BytesIO(answer.read())) as archive:
+        arrays = np.load(io.BytesIO(archive.read("maps.npz")))
+        assert arrays["maps"].shape == arrays["decoded_maps"].shape == (10, 64, 64)
+        assert not np.array_equal(arrays["maps"], arrays["decoded_maps"])
+
+    assert [url for url in browser.requests if not url.startswith((app, "data:", "blob:"))] == []
+    assert browser.errors == []
+
+
+def test_ctrl_c_before_anybody_came() -> None:
+    process, address = start("port=0")
+    port = address.rpartition(":")[2]
+    taken = subprocess.run(
+        [sys.executable, "-m", "vaex", "app", f"port={port}"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert taken.returncode == 1
+    assert taken.stderr.startswith(f"vaex app: No page at 127.0.0.1:{port}")
+    assert len(taken.stderr.splitlines()) == 1
+    os.kill(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "vaex: interrupted.\n"
+    assert process.returncode == 130
