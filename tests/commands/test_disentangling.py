@@ -43,7 +43,8 @@ def test_evaluation_measures_what_is_chosen(trained: Path, tmp_path: Path) -> No
     found = evaluate(tmp_path / "a", f"ckpt={trained}", "metrics.disentanglement.names=[irs,mig]")
     stored = json.loads((trained / "metrics.json").read_text())["test"]
     assert found["mig"] == pytest.approx(stored["mig"], abs=1e-6)
-    assert 0 < found["irs"] <= 1
+    assert 0 <= found["irs"] <= 1
+    assert found["irs_active_latents"] + found["irs_pruned_latents"] == 3  # a model of a few steps uses none
     assert "factor_vae" not in found
     none = evaluate(tmp_path / "b", f"ckpt={trained}", "metrics.disentanglement.names=[]")
     assert not {"mig", "factor_vae", "irs"} & none.keys()

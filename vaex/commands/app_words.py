@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from vaex.columns import latents_of_maps
 from vaex.commands.app_choices import label_of
 from vaex.commands.app_explorer import Asked, Explorer, Looked, View
+from vaex.runs import strict_json
 from vaex.viz import overlay
 from vaex.viz.overlays import OPACITY, SEQUENTIAL, scale_of
 
@@ -100,7 +100,7 @@ def write_archive(explorer: Explorer, view: View, path: Path, opacity: float = O
     np.savez(buffer, **arrays)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("maps.npz", buffer.getvalue())
-        archive.writestr("about.json", json.dumps(about, indent=2))
+        archive.writestr("about.json", strict_json(about, indent=2))
         archive.writestr("images.png", _png(explorer.images_picture(view, opacity)))
         archive.writestr("latents.png", _png(explorer.maps_picture(view, opacity)))
         for prefix, one in there.items():
