@@ -90,7 +90,8 @@ def test_labels_and_kinds_stand_beside() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_strip_is_the_image_its_score_map_and_its_maps(channels: int) -> None:
-    image, mask = torch.rand(channels, 40, 50), (torch.rand(1, 40, 50) > 0.5).float()
+    image = torch.randint(256, (channels, 40, 50)) / 255  # nothing that rounds either way
+    mask = (torch.rand(1, 40, 50) > 0.5).float()
     maps = torch.rand(1, 3, 40, 50)
     maps[0, 2] -= 0.5  # signed
     one = Explanation(maps, torch.rand(1, 1, 40, 50) - 0.2, torch.tensor([1.5]), torch.zeros(1, 3), None, None, None)
