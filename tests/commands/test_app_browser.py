@@ -34,9 +34,12 @@ WORDS = "document.querySelector('#words').innerText"
 def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     """Start the app on a free port; return it and its address."""
     command = [sys.executable, "-m", "vaex", "app", *arguments]
+    # In the background of a shell SIGINT is ignored, and what is started there would inherit that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line.startswith("Look at "):

@@ -81,7 +81,13 @@ def ending_jobs(workers: Callable[[], Path | None]) -> Iterator[None]:
     before: dict[int, Any] = {number: signal.signal(number, ending.begin) for number in (signal.SIGINT, signal.SIGTERM)}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, ending.look)
     try:
-        yield
+        try:
+            yield
+        except Exception:
+            if ending.number is None:
+                raise
+        if ending.number is not None:  # the last job may be back before anybody looks
+            raise SystemExit(128 + ending.number)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         forget(workers())
