@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from vaex.attention.image_methods import ImageMethod
 from vaex.attention.isolation import original, undisturbed
-from vaex.attention.latent import latent_attention
-from vaex.attention.methods import method_named
 from vaex.attention.outputs import code_of, encoding, reconstruction_of
 from vaex.attention.values import over_cells
 from vaex.errors import VaexError
 from vaex.networks import VAE
-from vaex.scores.evidence import Evidence, Scored, Statement, stated
+from vaex.scores.evidence import Evidence, Scored, Statement, maps_of, stated
 from vaex.scores.matching import check_maps, scorable
 from vaex.scores.registry import ScoreLike, score_named
 from vaex.types import LOGVAR_RANGE, Explanation, Posterior, VAEOutput
@@ -66,13 +63,7 @@ def evidence_of(
     whole = original(model)
     seen = features_before(whole, images)
     raw = None if seen is images else seen
-    found = None
-    if "maps" in reads and (raw is None or isinstance(method_named(options.get("method", "grad_cam")), ImageMethod)):
-        found = latent_attention(model, images, layer, **options).float()
-    elif "maps" in reads:
-        size = options.get("size", "input")
-        given = {**options, "size": tuple(images.shape[-2:]) if size == "input" else size}
-        found = latent_attention(model, seen, layer, **given).float()
+    found = maps_of(model, images, raw, layer, **options) if "maps" in reads else None
     with undisturbed(whole, seen) as pixels:
         said = _said(whole, pixels)
         logvar, kl, reconstruction, features, decoded, raw = (

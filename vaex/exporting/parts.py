@@ -66,6 +66,9 @@ class Request:
         if self.pixels not in INPUTS:
             raise unknown("input of an export", str(self.pixels), INPUTS)
         check_options(self.options)
+        if self.what == "score" and "model" in (score := score_named(self.score)).reads:
+            hint = "; give its maps as attention.target=... and so on" if score.name == "attention" else ""
+            raise VaexError(f"score={score.known_as} runs the model again for each image and is not exported{hint}.")
         if self.threshold is not None and (isinstance(self.threshold, bool) or not isinstance(self.threshold, Real)):
             raise VaexError(f"threshold must be a number or null, got {self.threshold!r}.")
         size = self.image_size

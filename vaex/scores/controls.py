@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,10 +18,13 @@ class MeanMap(Score):
     """The mean of another score's maps over normal training images, for every image the same.
 
     A map that localises no better than this one says where defects tend to be, not where this image has one. ``of``
-    names the other score, with its own options.
+    names the other score, or is a mapping of its name and options.
+
+    Raises:
+        VaexError: for a score that is unknown, or is a mean map itself.
     """
 
-    of: str = "attention"
+    of: str | Mapping[str, Any] = "attention"
 
     name: ClassVar = "mean_map"
     reads: ClassVar = ()
@@ -32,14 +35,19 @@ class MeanMap(Score):
         """The score whose maps are averaged."""
         from vaex.scores.registry import score_named  # the registry knows this module
 
-        if self.of == self.name:
+        found = score_named(self.of)
+        if isinstance(found, MeanMap):
             raise VaexError("score=mean_map cannot be the mean of itself; let `of` name another score.")
-        return score_named(self.of)
+        return found
 
     @property
     def stands_on(self) -> tuple[str, ...]:
         """Name of the other score."""
-        return (self.of,)
+        return (self.base.known_as,)
+
+    def options_of_fit(self) -> dict[str, Any]:
+        """Return the other score as plain values, as a checkpoint keeps it."""
+        return {"of": dict(self.of) if isinstance(self.of, Mapping) else str(self.of)}
 
     @property
     def fit_reads(self) -> tuple[str, ...]:

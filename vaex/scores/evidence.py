@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from vaex.attention.image_methods import ImageMethod
+from vaex.attention.latent import latent_attention
+from vaex.attention.methods import method_named
 from vaex.types import VAEOutput
 
 
@@ -48,3 +51,18 @@ def stated(output: VAEOutput) -> Statement:
     """
     target, expected = getattr(output.likelihood, "target", None), output.likelihood.mean.float()
     return Statement(expected, None, None) if target is None else Statement(None, target.float(), expected)
+
+
+def maps_of(
+    model: nn.Module, images: Tensor, raw: Tensor | None, layer: str | Sequence[str] | None = None, **options: Any
+) -> Tensor:
+    """Return the attention maps (B, T, H, W) of ``images`` in fp32.
+
+    Where the features before the model whitened them are known, ``raw`` (B, K, h, w), the network that makes them is
+    not run again, unless the method changes pixels. ``layer`` and ``options`` are those of `latent_attention`.
+    """
+    if raw is None or isinstance(method_named(options.get("method", "grad_cam")), ImageMethod):
+        return latent_attention(model, images, layer, **options).float()
+    size = options.get("size", "input")
+    given = {**options, "size": tuple(images.shape[-2:]) if size == "input" else size}
+    return latent_attention(model, raw, layer, **given).float()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaex.attention.latent import check_options
+from vaex.attention.methods import method_named
 from vaex.attention.normal import normal_codes, normal_maps
+from vaex.attention.targets import target_named
 from vaex.errors import VaexError
-from vaex.scores.evidence import Evidence
+from vaex.scores.evidence import Evidence, maps_of
+from vaex.scores.matching import FREE
 from vaex.scores.score import Score, need
 
 DEVIATION_EPS = 1e-2
@@ -25,18 +30,59 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Attention(Score):
-    """Mean of the maps over targets, and its sum over pixels (the paper's M, summed).
-
-    Source: Liu et al., CVPR 2020, section 3.1: M = 1/D sum_i M^i.
-    """
-
-    name: ClassVar = "attention"
+class MeanAttention(Score):
+    """Mean over targets of the maps that the evidence holds."""
 
     def measure(self, evidence: Evidence) -> Tensor:
         """Return (B, 1, H, W)."""
         maps = need(evidence.maps, f"score={self.known_as} needs attention maps, which were not computed.")
         return maps.mean(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Attention(MeanAttention):
+    """Mean of the maps over targets, and its sum over pixels (the paper's M, summed).
+
+    ``maps`` are options of `vaex.attention.latent_attention` (``{"target": "kl", "layer": "conv2"}``; what is not given
+    is that function's default) for maps of its own beside those that are shown; None: the maps that are shown.
+
+    Source: Liu et al., CVPR 2020, section 3.1: M = 1/D sum_i M^i.
+
+    Raises:
+        VaexError: for an unknown option, method or target, or one of ``size``, ``chunk`` and ``create_graph``.
+    """
+
+    maps: Mapping[str, Any] | None = None
+
+    name: ClassVar = "attention"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maps is None:
+            return
+        if not isinstance(self.maps, Mapping):
+            raise VaexError(f"Option maps of score=attention must be attention options by name, got {self.maps!r}.")
+        check_options(self.maps)
+        if fixed := [name for name in FREE if name in self.maps]:
+            raise VaexError(f"Option maps of score=attention takes no {fixed[0]}; its maps have the images' size.")
+        method_named(self.maps.get("method", "grad_cam"))
+        target_named(self.maps.get("target", "mean"))
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override] # it depends on the options
+        """The maps that are shown, or the model for maps of its own."""
+        return ("maps",) if self.maps is None else ("model",)
+
+    def missing(self, evidence: Evidence) -> bool:
+        """Return whether there are no maps, or their target compares with codes that nobody calibrated."""
+        target = target_named((self.maps or {}).get("target", "mean"))
+        return super().missing(evidence) or (getattr(target, "calibrated", False) and not evidence.calibration)
+
+    def measure(self, evidence: Evidence) -> Tensor:
+        """Return (B, 1, H, W)."""
+        if self.maps is None:
+            return super().measure(evidence)
+        return maps_of(evidence.model, evidence.images, evidence.raw, **self.maps).mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -57,7 +103,7 @@ class Reconstruction(Score):
 
 
 @dataclass(frozen=True)
-class KL(Attention):
+class KL(MeanAttention):
     """KL(q(z|x) || p(z)) in nats as the number; the map, which a KL has not, is the attention of the same targets.
 
     Choose ``attention.target=kl`` to see where the image makes the code depart from the prior.
@@ -103,7 +149,7 @@ class Deviation(Score):
 
 
 @dataclass(frozen=True)
-class Mahalanobis(Attention):
+class Mahalanobis(MeanAttention):
     """Squared Mahalanobis distance of the code to the normal codes as the number; the map is the mean attention.
 
     The covariance gets a ridge, `COVARIANCE_RIDGE` of the mean of its diagonal: latents that hardly vary, or normal
