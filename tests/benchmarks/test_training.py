@@ -21,6 +21,7 @@ from vaex.benchmarks.training import (
     PEER_BF16,
     VAEX,
     VAEX_BF16,
+    VAEX_LAST,
     Result,
     run_training,
     training_tables,
@@ -84,7 +85,7 @@ def timing(*seconds: float, floor: float = 1.0) -> Timing:
 @pytest.mark.parametrize(("peer", "word"), [(2.4, "met"), (2.3, "MISSED")])
 @pytest.mark.parametrize(("hand", "other"), [(1.91, "met"), (1.9, "MISSED")])
 def test_tables_judge_the_goals(peer: float, word: str, hand: float, other: str) -> None:
-    steps = {FLOOR: timing(1.0), PEER: timing(peer), HAND: timing(hand), VAEX: timing(2.0)}
+    steps = {FLOOR: timing(1.0), PEER: timing(peer), HAND: timing(hand), VAEX: timing(2.0), VAEX_LAST: timing(1.6)}
     attention = {VAEX: timing(2.0, floor=2.0), **{name: timing(3.4, floor=2.0) for name in ATTENTION}}
     bf16 = {name: timing(1.0) for name in (PEER, PEER_BF16, VAEX_BF16)}
     result = Result(steps, attention, bf16, True, 64)
@@ -92,9 +93,13 @@ def test_tables_judge_the_goals(peer: float, word: str, hand: float, other: str)
     assert first.notes[1].endswith(f"goal >= 1.2: {word}.")
     assert f"{peer / 2:.2f}" in first.notes[1]
     assert first.notes[2].endswith(f"goal <= 1.05: {other}.")
+    assert "is 1.25 (1.25-1.25) times as fast as without" in first.notes[3]
     assert [row[-1].rpartition(" ")[2] for row in second.rows] == ["-", "MISSED", "MISSED", "met"]
     assert second.rows[1][2] == "1.70"
-    assert training.training_content(result)["times_faster_than_reproductions"]["median"] == peer / 2
+    content = training.training_content(result)
+    assert content["times_faster_than_reproductions"]["median"] == peer / 2
+    assert content["times_hand_written"]["median"] == 2.0 / hand
+    assert content["times_faster_by_channels_last"]["median"] == 1.25
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_tables_judge_the_goals(peer: float, word: str, hand: float, other: str)
     ],
 )
 def test_the_goal_in_bf16_is_judged_where_there_are_units(own: float, has: bool, verdict: str) -> None:
-    steps = {name: timing(1.0) for name in (FLOOR, PEER, HAND, VAEX)}
+    steps = {name: timing(1.0) for name in (FLOOR, PEER, HAND, VAEX, VAEX_LAST)}
     attention = {name: timing(1.0) for name in (VAEX, *ATTENTION)}
     bf16 = {PEER: timing(2.4, floor=2.4), PEER_BF16: timing(1.8, floor=2.4), VAEX_BF16: timing(own, floor=2.4)}
     bf16[PEER_BF16] = bf16[PEER_BF16]._replace(once=not has)
@@ -173,5 +178,5 @@ def test_without_units_bf16_is_a_single_cold_step(monkeypatch: pytest.MonkeyPatc
     result = run_training(2, 1)
     assert sum(calls) == 1
     assert [one.once for one in result.bf16.values()] == [False, True, True]
-    assert [len(one.seconds) for one in result.steps.values()] == [1] * 4
+    assert [len(one.seconds) for one in result.steps.values()] == [1] * 5
     assert "not judged" in training_tables(result)[2].notes[1]

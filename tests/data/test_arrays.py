@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_without_h5py_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", values=np.array([{"a": 1}]))
     with pytest.raises(VaexError, match="pickled"):
+        read(tmp_path / "a.npz", "values")
+
+
+def test_what_is_no_array_in_a_zip_file_is_not_counted_as_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("values", b"text")
+    with pytest.raises(VaexError, match=r"has no array 'values', but none; replace"):
         read(tmp_path / "a.npz", "values")
 
 

@@ -221,6 +221,10 @@ def test_a_download_is_checked_resumed_and_packed(small: None, tmp_path: Path, m
         ready(tmp_path, **{**options, "sha256": "0" * 64})
 
 
+def test_a_single_address_needs_no_list(tmp_path: Path) -> None:
+    assert DSprites(str(tmp_path), urls="http://a/b.npz", sha256="0" * 64).urls == ("http://a/b.npz",)
+
+
 def test_offline_is_told(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
     monkeypatch.setattr(dsprites, "URLS", ("http://nowhere.invalid/a.npz",))
     with pytest.raises(VaexError, match=r"Could not download dsprites_nd.*data\.source=render"):

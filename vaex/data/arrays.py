@@ -42,7 +42,7 @@ def stored_arrays(path: Path) -> Iterator[ArrayFile]:
                 yield ArrayFile(path, tuple(content), lambda name: _hdf5_array(path, content, name))
         else:
             with zipfile.ZipFile(path) as archive:
-                names = tuple(name.removesuffix(".npy") for name in archive.namelist())
+                names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
                 yield ArrayFile(path, names, lambda name: _npy_array(path, archive, name))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise VaexError(

@@ -63,7 +63,7 @@ class DSprites(StoredGrid):
         root: folder that ``dsprites`` lies in; ``${paths.data}`` in the configuration.
         source: ``file``, one of `FILES`; ``download``, fetching it where it is not there; ``render``, drawing the
             images; None: the file where it is there, else drawing.
-        urls: addresses of the file, tried in turn; None: `URLS`.
+        urls: addresses of the file, tried in turn, or a single one; None: `URLS`.
         sha256: its digest; None: that of the published file, `MD5`.
         train: images to train on; None: all that are not held out. ``val`` and ``test`` are held out by ``seed``.
         cache: where the bits are between batches: ``disk``, memory-mapped and found again by the next run; ``memory``;
@@ -126,7 +126,8 @@ class DSprites(StoredGrid):
             drop_last=drop_last,
             seed=seed,
         )
-        self.source, self.urls, self.sha256 = source, tuple(urls or URLS), sha256
+        addresses = [urls] if isinstance(urls, str) else urls
+        self.source, self.urls, self.sha256 = source, tuple(addresses or URLS), sha256
         self._checksum = ""
 
     @property

@@ -13,7 +13,13 @@ from tests.metrics.disentanglement import library
 from tests.metrics.disentanglement.conftest import Case, grid
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement import information_matrix, mig, mig_scores, modularity, modularity_scores
-from vaex.metrics.disentanglement.information import binned, gaps, modularities, mutual_information
+from vaex.metrics.disentanglement.information import (
+    binned,
+    counted_together,
+    gaps,
+    modularities,
+    mutual_information,
+)
 from vaex.metrics.disentanglement.table import code_table, drawn, sample
 
 
@@ -32,6 +38,24 @@ def test_information_is_that_of_the_definition_and_of_scikit_learn(entangled: Ca
     np.testing.assert_allclose(found, library.information_table(*entangled), atol=1e-12)
     peer = np.array([[mutual_info_score(factor, latent) for factor in entangled.factors.T] for latent in discrete.T])
     np.testing.assert_allclose(found, peer, atol=1e-12)
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(2, (2,)), (60, (3, 2)), (900, (2, 50, 2, 3, 2)), (5000, (2,) * 7)])
+def test_information_does_not_depend_on_what_is_counted_together(images: int, sizes: tuple[int, ...]) -> None:
+    random: Any = np.random.default_rng(0)
+    factors = np.column_stack([random.integers(0, size, images) for size in sizes])
+    discrete = np.column_stack([random.integers(0, 20, images), factors[:, 0], np.zeros(images, np.int64)])
+    peer = np.array([[mutual_info_score(factor, latent) for factor in factors.T] for latent in discrete.T])
+    np.testing.assert_allclose(mutual_information(discrete, factors), peer, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0, 5, 18, 250, 10**6])
+def test_factors_counted_together_stay_within_the_limit(limit: int) -> None:
+    sizes = (3, 6, 40, 32, 32)
+    groups = counted_together(sizes, limit)
+    assert sorted(place for group in groups for place in group) == [0, 1, 2, 3, 4]
+    assert all(len(group) == 1 or math.prod(sizes[place] for place in group) <= limit for group in groups)
+    assert len(groups) == {0: 5, 5: 5, 18: 4, 250: 3, 10**6: 1}[limit]
 
 
 def test_mig_is_that_of_the_library_on_equal_rows(entangled: Case) -> None:

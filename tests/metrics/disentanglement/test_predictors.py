@@ -63,6 +63,7 @@ def test_dci_of_importances_is_the_librarys() -> None:
         assert weighted(importance.T) == pytest.approx(completeness, abs=1e-12)
     assert concentration(np.array([[0.0, 2.0, 0.0], [1.0, 1.0, 1.0]])) == pytest.approx([1, 0], abs=1e-8)
     assert concentration(np.array([[3.0], [0.0]])).tolist() == [1, 1]
+    assert all(concentration(np.zeros((2, count))).min() >= 0 for count in range(1, 50))  # rounding takes none below
 
 
 def test_dci_looks_at_the_importances_of_boosted_trees(entangled: Case) -> None:

@@ -23,7 +23,7 @@ def concentration(rows: Floats) -> Floats:
     shares = rows + TINY
     shares = shares / shares.sum(1, keepdims=True)
     entropy: Floats = -(shares * np.log(shares)).sum(1) / np.log(rows.shape[1])
-    return 1 - entropy
+    return np.maximum(1 - entropy, 0.0)  # rounding may leave less where all are equal
 
 
 def weighted(importance: Floats) -> float:

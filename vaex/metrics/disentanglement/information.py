@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,20 +41,44 @@ def binned(codes: Floats, bins: int = BINS) -> Integers:
     return found
 
 
+def counted_together(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Return the factors of ``sizes`` in groups of at most ``limit`` combinations of values; a larger one is alone."""
+    groups: list[list[int]] = []
+    for factor in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        for group in groups:
+            if math.prod(sizes[place] for place in [*group, factor]) <= limit:
+                group.append(factor)
+                break
+        else:
+            groups.append([factor])
+    return groups
+
+
+def _joint_counts(bins_of: Integers, classes: Integers) -> Iterator[tuple[int, Integers]]:
+    """Give factors in any order, each with how often its values and the bins of each latent meet (D, values, bins)."""
+    bins, factors = ([np.ascontiguousarray(column) for column in part.T] for part in (bins_of, classes))
+    height, sizes = int(bins_of.max()) + 1, [int(column.max()) + 1 for column in factors]
+    # Counting costs more than adding up: of several factors at once, while their table is smaller than the images' list
+    for group in counted_together(sizes, len(bins_of) // (2 * height)):
+        shape, number = [sizes[factor] for factor in group], factors[group[0]]
+        for factor in group[1:]:
+            number = number * sizes[factor] + factors[factor]
+        number = number * height
+        cells = math.prod(shape) * height
+        tables = np.stack([np.bincount(number + place, minlength=cells) for place in bins]).reshape(-1, *shape, height)
+        for axis, factor in enumerate(group, 1):
+            yield factor, tables.sum(tuple(other for other in range(1, len(group) + 1) if other != axis))
+
+
 def mutual_information(bins_of: Integers, classes: Integers) -> Floats:
     """Return the mutual information (D, F) in nats of discrete latents (N, D) and factors (N, F), as in the table."""
     total = len(bins_of)
     logs = np.arange(total + 1, dtype=np.float64)
     logs[1:] *= np.log(logs[1:])  # n log n of every count that can occur
-    bins, factors = ([np.ascontiguousarray(column) for column in part.T] for part in (bins_of, classes))
-    alone = [[logs[np.bincount(column)].sum() for column in part] for part in (bins, factors)]
-    found = np.empty((len(bins), len(factors)))
-    height = int(bins_of.max()) + 1
-    above = [column * height for column in factors]  # plus a bin: the number of a pair
-    for latent, place in enumerate(bins):
-        for factor, column in enumerate(above):
-            joint = np.bincount(place + column)
-            found[latent, factor] = logs[joint].sum() - alone[0][latent] - alone[1][factor]
+    found = np.empty((bins_of.shape[1], classes.shape[1]))
+    for factor, joint in _joint_counts(bins_of, classes):
+        alone = logs[joint.sum(1)].sum(1) + logs[joint[0].sum(1)].sum()  # of the latents, and of the factor
+        found[:, factor] = logs[joint].sum((1, 2)) - alone
     found /= total
     found += np.log(total)
     found[found < NOTHING] = 0  # what rounding leaves where there is none

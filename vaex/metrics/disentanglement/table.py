@@ -84,7 +84,8 @@ def _classes(column: NDArray[Any], place: int) -> tuple[Integers, int]:
     if column.dtype.kind == "f" or high - low > 2**20:
         values, classes = np.unique(column, return_inverse=True)
         return classes.astype(np.int64), len(values)
-    shifted = column.astype(np.int64) - int(low)  # small whole numbers need no sorting
+    # Small whole numbers need no sorting
+    shifted = column.astype(np.int64) - int(low) if low or column.dtype != np.int64 else column
     present = np.bincount(shifted) > 0
     if not present.all():
         shifted = (np.cumsum(present) - 1)[shifted]
