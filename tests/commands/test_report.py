@@ -207,7 +207,7 @@ def test_the_calibrated_threshold_is_marked_and_begins(folder: Path) -> None:
     assert image["fpr"][image["calibrated"]] == pytest.approx(1 / 12)  # 21.5 alone
     assert image["tpr"][image["calibrated"]] == pytest.approx(3 / 12)  # of 12 to 22 and -5: 20, 21, 22
     assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == 5
-    assert "Anomalous is a own score above 19." in text
+    assert "Anomalous is an image whose own score is above 19." in text
     assert "Called wrongly at the calibrated threshold" in text
     failures = [item["failure"]["why"] for item in page.data()["gallery"]["items"] if item["failure"]]
     assert sum(why.startswith("false alarm") for why in failures) == 1

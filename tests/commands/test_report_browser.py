@@ -15,7 +15,7 @@ from vaex.commands.report import write_report
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")]
 
-READY = "document.documentElement.dataset.ready === 'true'"
+READY = "document.documentElement && document.documentElement.dataset.ready === 'true'"
 HELPERS = """
 const get = (id) => document.getElementById(id);
 const shown = () => [...document.querySelectorAll("#cards button")].map((b) => b.getAttribute("aria-label"));

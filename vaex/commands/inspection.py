@@ -152,7 +152,7 @@ class Inspection:
 
 def threshold_sentences(score: str, threshold: float, limit: Threshold | None) -> list[str]:
     """Return in words what is anomalous, and what is known of the threshold where normal images gave it."""
-    said = [f"Anomalous is a {score} score above {threshold:.4g}."]
+    said = [f"Anomalous is an image whose {score} score is above {threshold:.4g}."]
     if limit is not None and limit.enough:
         low, high = (f"{v:.4g}" if math.isfinite(v) else "unknown" for v in (limit.low, limit.high))
         said.append(

@@ -99,10 +99,11 @@ def gallery_body() -> Markup:
     )
     large = element(
         "dialog",
-        element("p", element("strong", id="large-title")),
+        element(
+            "p", element("strong", id="large-title"), " ", element("button", "Close", type="button", id="large-close")
+        ),
         element("p", id="large-note", class_="note"),
         element("div", id="large-maps", class_="many"),
-        element("p", element("button", "Close", type="button", id="large-close")),
         id="large",
         aria_labelledby="large-title",
     )

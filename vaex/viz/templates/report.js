@@ -126,8 +126,9 @@
     function enlarge(item) {
       const by = method(), numbers = gallery.maps.map((_, index) => index);
       const some = numbers.filter((index) => gallery.maps[index].method === null || gallery.maps[index].method === by);
-      const latents = some.filter((index) => gallery.maps[index].method !== null).map((index) => gallery.maps[index]);
-      let low = Math.min(0, ...latents.map((one) => one.low)), high = Math.max(...latents.map((one) => one.high));
+      const drawn = (index) => gallery.maps[index].method !== null && items.some((one) => one.values[index].some(Boolean));
+      const latents = some.filter(drawn).map((index) => gallery.maps[index]); // one that is 0 everywhere has no range
+      let low = Math.min(0, ...latents.map((one) => one.low)), high = latents.length ? Math.max(...latents.map((one) => one.high)) : 1;
       if (isSigned(low, high)) [low, high] = [-Math.max(high, -low), Math.max(high, -low)];
       byId("large-title").textContent = describe(item);
       byId("large-note").textContent = "The range of a score map stands behind its name" + (latents.length
