@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,25 @@ def blocks(language: str) -> list[tuple[str, str]]:
     ]
 
 
-def commands() -> list[str]:
-    """Return every documented vaex command line, without comments."""
+ENDS_LINE = re.compile(r"\s+#\s.*$")
+BEFORE_VAEX = re.compile(r"^(?:[A-Z_]+=\S+ )*(?:srun |torchrun (?:--\S+ )*-m )?(?=vaex( |$))")
+
+
+def lines_of_shell(*pages: str) -> list[str]:
+    """Return every line of the sh blocks, of some pages or of all, without comments and without what starts vaex."""
     lines = [
-        line.partition("  #")[0].partition(" # ")[0].strip() for _, text in blocks("sh") for line in text.splitlines()
+        ENDS_LINE.sub("", line).strip()
+        for where, text in blocks("sh")
+        if not pages or where.partition(":")[0] in pages
+        for line in text.splitlines()
+        if not line.startswith("#")
     ]
-    return sorted({line for line in lines if line.startswith("vaex ")})
+    return [BEFORE_VAEX.sub("", line) for line in lines if line]
+
+
+def commands() -> list[str]:
+    """Return every documented vaex command line."""
+    return sorted({line for line in lines_of_shell() if line.startswith("vaex ")})
 
 
 def runnable() -> list[Any]:
@@ -63,6 +77,75 @@ def test_command_composes(
     words = [word for word in words if word != "-m"]
     words = [word.split(",")[0] if re.match(r"^[\w.]+=\w+(,\w+)+$", word) else word for word in words]
     assert main([*words, "--cfg", "job"]) == 0
+
+
+def test_every_other_line_names_what_is_there() -> None:
+    """make and its targets, pip with our extras and constraints, wandb with our sweeps, and a few that need nothing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in lines_of_shell():
+        words = shlex.split(line)
+        if words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), line
+        elif words[:2] == ["pip", "install"]:
+            assert words[2] == "-c", line
+            assert (ROOT / words[3]).is_file(), line
+            extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[4])
+            assert extras, line
+            assert set((extras[1] or "").split(",")) <= {"", *project["optional-dependencies"]}, line
+        elif words[:2] == ["wandb", "sweep"]:
+            assert (ROOT / words[2]).is_file(), line
+        else:
+            known = words[0] == "vaex" or words[:2] == ["wandb", "sync"] or "wandb agent " in line
+            assert known or words[0] == ".venv/bin/pre-commit", f"no test knows what to do with: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """So that no command hides in a block that no test looks at."""
+    kinds = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
+    assert set(kinds) <= {"sh", "python", "py", "yaml", "text"}
+
+
+TINY = [
+    "data.size=32",
+    "data.grid={shape: 2, scale: 2, orientation: 1, x: 6, y: 6}",
+    "data.val=16",
+    "data.test=16",
+    *(
+        "network.width=4",
+        "network.hidden=8",
+        "network.depth=3",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+    ),
+]
+WALKED = ("quick-start.md", "report.md")
+
+
+@pytest.mark.slow
+def test_commands_of_the_quick_start_and_the_report_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In their order, with a run of a few small sprites; MNIST, which is fetched, composes alone."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    Image.new("L", (40, 30), 90).save("pictures/grey.png")
+    for name in ("RUN", "OTHER"):
+        assert main(["train", *TINY, f"paths.run={tmp_path / name}", "callbacks=[attention,checkpoint]"]) == 0
+    for number, line in enumerate(line for line in lines_of_shell(*WALKED) if line.startswith("vaex ")):
+        words = shlex.split(line.replace("RUN_FOLDER", "RUN").replace("OTHER_RUN", "OTHER"))[1:]
+        words = [word.replace("=FOLDER", "=pictures") for word in words]
+        if words[0] == "train" and not any(word.startswith(("resume=", "data=mnist")) for word in words):
+            words += [word for word in TINY if "layer" not in word]
+            words += ["attention.layer=conv2"] if "experiment=demo" in words else []
+        if words[0] in ("train", "evaluate") and not any(word.startswith("resume=") for word in words):
+            words.append(f"paths.run={tmp_path / str(number)}")
+        words += ["--cfg", "job"] if "data=mnist" in words else []
+        assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"
+    assert Path("bottle.html").is_file()
+    assert Path("maps/overview.png").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from vaex.callbacks.kept import EXTREMES, MAP_SIDE, KeptTest, to_bytes
-from vaex.scores import Scored
+from vaex.callbacks.kept import EXTREMES, KeptTest
+from vaex.callbacks.kept_arrays import MAP_SIDE, to_bytes
+from vaex.callbacks.kept_methods import Normal, normal_of
+from vaex.errors import VaexError
+from vaex.scores import Scored, score_named
 from vaex.types import Explanation
 
 COUNT = 60
@@ -107,3 +110,57 @@ def test_bytes_have_an_end_that_means_something(values: list[float], ends: tuple
 def test_nothing_is_written_of_an_empty_test(tmp_path: Path) -> None:
     KeptTest("own").write(tmp_path / "kept.npz")
     assert not list(tmp_path.iterdir())
+
+
+def other_methods(folder: Path, draw: Any, target: str = "mean") -> dict[str, Any]:
+    test = KeptTest(
+        "own", {"target": target}, methods=["grad_cam", "hires_cam", {"name": "score_cam", "baseline": "blurred"}]
+    )
+    images = torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps, kl = images.expand(20, 3, 16, 16), torch.tensor([[1.0, 3.0, 2.0]]).expand(20, 3)
+    for start in (0, 13):
+        part = slice(start, start + 13)
+        score, own = images[part].amax((1, 2, 3)), maps[part] if target == "mean" else maps[part][:, :1]
+        explanation = Explanation(own, images[part], score, kl[part], kl[part], kl[part], None)
+        test.update(images[part], explanation, {}, None, None, None)
+    test.write(folder / "kept.npz", draw, Normal([0.5], [0.75]))
+    with np.load(folder / "kept.npz") as arrays:
+        return {"images": images, **{name: arrays[name] for name in arrays.files}}
+
+
+def test_further_methods_are_drawn_of_the_gallery_alone(tmp_path: Path) -> None:
+    asked: list[tuple[Any, Any, int]] = []
+
+    def draw(method: Any, images: torch.Tensor, latents: Any) -> torch.Tensor:
+        asked.append((method, latents, len(images)))
+        if method != "hires_cam":
+            raise VaexError("not of this model")
+        return torch.cat([images * (1 + latent) for latent in latents], 1)
+
+    with pytest.warns(UserWarning, match=r"no maps of method=score_cam \(baseline=blurred\): not of this model"):
+        found = other_methods(tmp_path, draw)
+    about = json.loads(str(found["about"]))
+    assert about["methods"] == ["grad_cam", "hires_cam"]
+    assert [name for name in about["maps"] if "@" in name] == ["latent:1@1", "latent:2@1", "latent:0@1"]
+    assert sum(count for method, _, count in asked if method == "hires_cam") == len(about["gallery"]) == 16
+    assert {tuple(latents) for _, latents, _ in asked} == {(1, 2, 0)}  # by divergence
+    low, high = about["ranges"]["latent:2@1"]
+    exact = 3 * found["images"][about["gallery"], 0].numpy()
+    assert np.abs(low + found["latent:2@1"] / 255 * (high - low) - exact).max() <= high / 510 + 1e-6
+    assert about["normal"] == {"scores": [0.5], "pixels": [0.75], "reason": ""}
+
+
+def test_maps_of_no_single_latent_are_not_called_by_one(tmp_path: Path) -> None:
+    about = json.loads(str(other_methods(tmp_path, None, "total_kl")["about"]))
+    assert about["maps"] == ["score", "total:0"]
+
+
+def test_a_wrong_method_is_told_at_once() -> None:
+    with pytest.raises(VaexError, match="hires_cam"):
+        KeptTest("own", methods=["hirescam"])
+
+
+def test_without_calibration_the_reason_is_kept() -> None:
+    found = normal_of(torch.nn.Identity(), score_named("attention"), None, {})
+    assert not found.scores
+    assert "keeps no scores of held-out normal images" in found.reason

@@ -129,6 +129,14 @@ class Browser:
         pressed = {"button": "left", "buttons": 1, "clickCount": 1}
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **pressed)
 
+    def press(self, key: str) -> None:
+        """Press and release a key: Tab, Enter, Escape or an arrow."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        text = {"text": "\r"} if key == "Enter" else {}
+        told = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **told, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
     def place(self, selector: str) -> list[float]:
         """Scroll to an element and return its left, top, width and height in the window."""
         found = f"document.querySelector({selector!r})"

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import socket
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vaex.cli import main
 from vaex.commands.app import listening
 from vaex.commands.app_choices import choices_for, label_of, spatial_layers
 from vaex.commands.app_explorer import REACH, Asked, Explorer
+from vaex.commands.app_stopping import StoppedError, Stopping
 from vaex.commands.app_words import empty_html, error_html, own_asked, verdict_html, write_archive
 from vaex.commands.inspection import Inspection
 from vaex.data.render import example_sprites
@@ -187,6 +189,48 @@ def test_the_archive_holds_raw_maps_and_overlays(explorer: Explorer, tmp_path: P
     assert about["moved"] == {"z0": 2.0}
     assert about["overlays"]["full_colour"] == pytest.approx(float(top))
     assert about["latents"] == list(range(10))
+
+
+def test_a_long_method_is_stopped_at_the_next_module(explorer: Explorer) -> None:
+    stopping, view, calls = Stopping(), seen(explorer), []
+
+    def ask(module: Any, args: Any) -> None:
+        calls.append(module)
+        if len(calls) == 3:
+            threading.Thread(target=stopping.ask, args=["another"]).start()  # somebody else's, who waits for nothing
+            helper = threading.Thread(target=stopping.ask, args=["mine"])
+            helper.start()
+            helper.join()
+
+    handle = explorer.model.encoder.register_forward_hook(ask)
+    slow = own_asked(explorer)._replace(method="integrated_gradients")
+    try:
+        with pytest.raises(StoppedError, match="Choose another method"), stopping.allowed("mine"):
+            explorer.ask(view, slow._replace(method={"name": "integrated_gradients", "steps": 16}))
+    finally:
+        handle.remove()
+    assert len(calls) == 3
+    with stopping.allowed("mine"):  # what was stopped is over, and nothing of it stays
+        assert explorer.ask(view, slow).own.maps.shape == view.own.maps.shape
+
+
+def test_colour_is_seen_as_grey_and_grey_as_colour(explorer: Explorer, grid: Explorer, tmp_path: Path) -> None:
+    for mode, model in (("RGB", explorer), ("RGBA", explorer), ("L", grid), ("P", grid), ("1", grid)):
+        file = tmp_path / f"{mode}.png"
+        Image.new(mode, (31, 7), 1).save(file)
+        view = model.open(file, file.name, own_asked(model))
+        assert view.own.image.shape[1:] == model.shape
+        assert view.size == (31, 7)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"%PDF-1.4", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_image_is_one_sentence(explorer: Explorer, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.png"
+    file.write_bytes(content)
+    with pytest.raises(VaexError, match=r"^x\.png cannot be read as an image"):
+        explorer.open(file, "x.png", own_asked(explorer))
 
 
 def test_names_of_files_stay_text(explorer: Explorer) -> None:

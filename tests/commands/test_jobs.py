@@ -17,6 +17,7 @@ from vaex.cli import main
 from vaex.commands.job_arguments import again, run_telling, starts_processes
 from vaex.commands.jobs import Job
 from vaex.commands.launch import first_value, under_hydra
+from vaex.commands.searching import UnmeasuredError
 from vaex.commands.train import optimized
 from vaex.config import check
 from vaex.errors import VaexError
@@ -170,10 +171,21 @@ def test_a_search_without_a_direction_for_each_objective_trains_nothing(
         ("val/gone", None),  # the same, as metrics.json has it
     ],
 )
-def test_what_a_sweeper_is_given(names: Any, expected: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_sweeper_is_given(
+    names: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     stages: dict[str, Any] = {"val": {"loss": 2.0, "kl": float("nan"), "gone": None}, "test": {"mig": 0.5}}
-    assert optimized(OmegaConf.create({"optimized_metric": names}), stages) == expected
-    assert bool(capsys.readouterr().err) == (names is not None and expected is None)
+    config = OmegaConf.create({"optimized_metric": names})
+    assert optimized(config, stages) == expected
+    assert capsys.readouterr() == ("", "")  # nobody searches
+    monkeypatch.setattr("vaex.commands.train.is_search", lambda: True)
+    asked = [names] if isinstance(names, str) else names or []
+    if any(full.partition("/")[2] not in stages.get(full.partition("/")[0], {}) for full in asked):
+        with pytest.raises(UnmeasuredError, match="Unknown optimized_metric"):
+            optimized(config, stages)
+    else:
+        assert optimized(config, stages) == expected
+        assert bool(capsys.readouterr().err) == (names is not None and expected is None)
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,15 @@ def test_two_runs_at_once_have_two_folders(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/*/run.json"))) == 2
 
 
-def test_an_unmeasured_optimized_metric_costs_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "late", [["trainer.max_steps=2", "trainer.val_check_interval=99", "trainer.check_val_every_n_epoch=null"], []]
+)
+def test_a_run_that_nobody_searches_with_does_not_speak_of_optimized_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], late: list[str]
+) -> None:
     fewer = ("callbacks=[]", "logger=[]", "calibrate=false", "test=false", "report=false")
-    assert train(tmp_path / "run", "trainer.max_epochs=1", "optimized_metric=val/foo", *fewer) == 0
-    assert "optimized_metric=val/foo was not measured; measured are val/" in capsys.readouterr().err
+    name = "val/loss" if late else "val/foo"
+    assert train(tmp_path / "run", "trainer.max_epochs=1", f"optimized_metric={name}", *late, *fewer) == 0
+    printed = capsys.readouterr()
+    assert "optimized_metric" not in printed.err
+    assert ("Nothing was measured: the run ended before its first validation" in printed.out) == bool(late)

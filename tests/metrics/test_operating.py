@@ -8,7 +8,7 @@ from scipy import ndimage
 from sklearn.metrics import precision_score, recall_score
 
 from vaex.errors import VaexError
-from vaex.metrics.operating import MOST, chosen_thresholds, image_points, pixel_points
+from vaex.metrics.operating import MOST, above, chosen_thresholds, image_points, levels, pixel_points, unlabelled_points
 
 RNG = np.random.default_rng(0)
 
@@ -57,7 +57,7 @@ def test_a_level_says_which_thresholds_a_value_reaches() -> None:
     points = image_points(values.ravel(), np.repeat([0, 1], 3000))
     assert points is not None
     assert len(points.thresholds) <= MOST
-    level = points.level(values.astype(np.float64))
+    level = levels(points.thresholds, values.astype(np.float64))
     for position in (0, 7, 100, len(points.thresholds) - 1):
         assert ((level > position) == (values >= points.thresholds[position])).all()
 
@@ -81,3 +81,22 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     points = image_points(np.array([0, np.nan, 1, np.inf]), np.array([0, 0, 1, 1]))
     assert points is not None
     assert points.thresholds.tolist() == [0, 1]
+
+
+def test_a_threshold_of_ones_own_is_among_them_and_strictly_above() -> None:
+    scores, labels = RNG.normal(size=2000), RNG.integers(0, 2, 2000)
+    value = float(np.sort(scores)[1700])
+    points = image_points(scores, labels, [above(value)])
+    assert points is not None
+    assert len(points.thresholds) <= MOST
+    (position,) = np.flatnonzero(points.thresholds == above(value))
+    assert points.fpr[position] == pytest.approx((scores[labels == 0] > value).mean())
+    assert points.tpr[position] == pytest.approx((scores[labels == 1] > value).mean())
+
+
+def test_without_labels_the_share_that_reaches_a_threshold_is_known() -> None:
+    values = np.array([[0.0, np.nan], [2.0, 1.0]])
+    thresholds, share = unlabelled_points(values, [1.5])
+    assert thresholds.tolist() == [0, 1, 1.5, 2]
+    assert share.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3])
+    assert levels(thresholds, values).tolist() == [[1, 0], [4, 2]]

@@ -36,6 +36,7 @@ from vaex.attention.targets import target_named
 from vaex.callbacks.batches import entry, group_names, images_of
 from vaex.callbacks.extremes import Extremes, extremes_for, log_extremes
 from vaex.callbacks.kept import KeptTest
+from vaex.callbacks.kept_methods import added_to, further_methods
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
 from vaex.callbacks.names import check_attention_options
@@ -64,7 +65,7 @@ class Attention(pl.Callback):
     epochs with the maps of the ``figure_latents`` most active latents, to ``figures/`` below ``folder`` (default: the
     Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
     wandb gets each of them with its mask besides, and of a test the ``table_images`` images of highest and of lowest
-    score (0: no table).
+    score (0: no table). The test keeps what the report shows, with maps of ``report_methods`` besides.
     ``scores`` are measured against the labels (1 for anomalous) and masks of the test set, those that the model allows;
     () for labels that mean something else. Maps and masks are compared at ``resolution`` pixels (None: the images').
     Where ``score`` needs calibration, which follows training, the score maps during ``fit`` are those of the attention.
@@ -87,6 +88,7 @@ class Attention(pl.Callback):
         figure_latents: int = 6,
         every_n_epochs: int = 10,
         table_images: int = 8,
+        report_methods: Sequence[Any] = ("hires_cam", "layer_cam"),
         resolution: int | None = None,
         folder: str | None = None,
         **options: Any,
@@ -102,20 +104,17 @@ class Attention(pl.Callback):
         self.score = score_named(score)
         self.images_per_batch, self.figure_images = images_per_batch, figure_images
         self.figure_latents, self.every_n_epochs = figure_latents, every_n_epochs
-        self.table_images, self.folder, self.options = table_images, folder, options
-        self._check_names()
+        self.table_images, self.report_methods = table_images, list(report_methods)
+        self.folder, self.options, self.resolution = folder, options, resolution
+        own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
+        named_apart(self.scores), further_methods(self.report_methods, None)
+        check_attention_options(self.options, own, OPTIONS)
         self._maps = MapMetrics()
-        self.resolution = resolution
         self._measures: ScoreMeasures | None = None
         self._extremes: Extremes | None = None
         self._kept: KeptTest | None = None
         self._fixed: tuple[Tensor, Tensor | None] | None = None
         self._seconds = self._started = 0.0
-
-    def _check_names(self) -> None:
-        own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
-        named_apart(self.scores)
-        check_attention_options(self.options, own, OPTIONS)
 
     # --- what is explained
 
@@ -168,8 +167,8 @@ class Attention(pl.Callback):
         return scored
 
     def _columns(self, explanation: Explanation) -> tuple[list[int], list[str]]:
-        given = self.options.get
-        return columns_to_draw(explanation, self.figure_latents, given("target", "mean"), given("latents"))
+        target, latents = self.options.get("target", "mean"), self.options.get("latents")
+        return columns_to_draw(explanation, self.figure_latents, target, latents)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start new measures."""
@@ -205,7 +204,8 @@ class Attention(pl.Callback):
         self._begin(pl_module)
         self._measures = ScoreMeasures(named_apart(self.scores), self.resolution, pl_module.device)
         self._extremes = extremes_for(trainer, self.table_images)
-        self._kept = KeptTest(self.score.known_as, self.options, bool(self.scores), group_names(trainer))
+        of = self.score.known_as, self.options, bool(self.scores), group_names(trainer)
+        self._kept = KeptTest(*of, self.report_methods)
 
     def on_test_batch_end(
         self,
@@ -230,7 +230,8 @@ class Attention(pl.Callback):
         log_extremes(self._extremes, "attention/test/extremes", trainer)
         self._draw(trainer, pl_module, "test")
         if self._kept is not None and trainer.is_global_zero:
-            self._kept.write(Path(self.folder or trainer.default_root_dir) / KEPT_TEST)
+            added = added_to(model_at(pl_module, self.model), pl_module.device, self.score, self.layer, self.options)
+            self._kept.write(Path(self.folder or trainer.default_root_dir) / KEPT_TEST, *added)
 
     # --- what comes out
 

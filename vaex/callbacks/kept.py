@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from vaex.attention import Target
+from vaex.attention.targets import target_named
 from vaex.callbacks.batches import entry, images_of
+from vaex.callbacks.kept_arrays import IMAGE_SIDE, MAP_SIDE, covered, reduced, small_image, to_bytes
+from vaex.callbacks.kept_methods import Draw, Normal, further_methods, maps_of_methods, method_title
 from vaex.runs import write_atomic
 from vaex.scores import Scored
 from vaex.types import Explanation
-
-MAP_SIDE = 64
-"""Height and width in pixels, at most, of the maps that are kept."""
-
-IMAGE_SIDE = 128
-"""Height and width in pixels, at most, of the images that are kept."""
 
 CURVE_IMAGES = 512
 """Most images whose score map and mask are kept for the curves; of more an even selection."""
@@ -38,12 +34,25 @@ class KeptTest:
     """Takes in a test batch by batch; `write` keeps a few megabytes of it. Each process keeps its own share."""
 
     def __init__(
-        self, score: str, options: Mapping[str, Any] | None = None, judged: bool = True, names: Sequence[str] = ()
+        self,
+        score: str,
+        options: Mapping[str, Any] | None = None,
+        judged: bool = True,
+        names: Sequence[str] = (),
+        methods: Sequence[Any] = (),
     ) -> None:
-        """``options``: of `latent_attention`; ``names``: of kinds; not ``judged``: labels mean something else."""
+        """``options``: of `latent_attention`; ``names``: of kinds; not ``judged``: labels mean something else.
+
+        ``methods`` are drawn of the gallery at the end, beside the one of ``options``.
+
+        Raises:
+            VaexError: for an unknown method.
+        """
         given = options or {}
-        method = given.get("method", "grad_cam")
-        self.method = str(method["name"] if isinstance(method, Mapping) else getattr(method, "name", method))
+        own = given.get("method", "grad_cam")
+        self.method, self.methods = method_title(own), further_methods(methods, own)
+        target = target_named(given.get("target", "mean"))
+        self.of_latents = isinstance(target, Target) and not (target.total or target.single)
         self.score, self.latents, self.judged, self.names = score, given.get("latents"), judged, names
         self._rows: list[dict[str, Any]] = []
         self._curves: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
@@ -66,7 +75,7 @@ class KeptTest:
         """Take in images (B, C, H, W) in [0, 1], masks (B, 1, H, W), labels (B,), and ``kinds`` (B,) of the names."""
         start = len(self._rows)
         small = reduced(explanation.score_map.detach(), MAP_SIDE)[:, 0].cpu().numpy()
-        truth = None if masks is None else _covered(masks, MAP_SIDE)
+        truth = None if masks is None else covered(masks, MAP_SIDE)
         for position in range(len(images)):
             kind = None if kinds is None else int(kinds[position])
             self._rows.append(
@@ -84,35 +93,44 @@ class KeptTest:
             del self._gallery[number]
         for number in sorted(wanted):
             if number >= start:
-                self._gallery[number] = _picture(number - start, images, explanation, scored, masks)
+                entry = _picture(number - start, images, explanation, scored, masks)
+                if self.methods:
+                    entry["pixels"] = images[number - start][None].detach().cpu().clone()
+                self._gallery[number] = entry
 
     def _wanted(self) -> set[int]:
         order = np.argsort([-row["score"] for row in self._rows], kind="stable").tolist()
         sides = [order] + [[n for n in order if self._rows[n]["label"] == label] for label in (0, 1)]
         return {number for side in sides for number in side[:EXTREMES] + side[-EXTREMES:]}
 
-    def write(self, path: Path) -> None:
-        """Write what was kept as one .npz, atomically; nothing where no image came."""
+    def write(self, path: Path, draw: Draw | None = None, normal: Normal | None = None) -> None:
+        """Write what was kept as one .npz, atomically; nothing where no image came.
+
+        ``draw`` makes the maps of further methods; ``normal`` is what held-out normal images score.
+        """
         if not self._rows:
             return
         numbers = sorted(self._gallery)
         entries = [self._gallery[number] for number in numbers]
-        latents = self._latents(entries)
         arrays: dict[str, Any] = {"image": np.stack([entry["image"] for entry in entries])}
         for name in ("mask", "reconstruction"):
             if entries[0][name] is not None:
                 arrays[name] = np.stack([entry[name] for entry in entries])
-        maps = {"score": np.stack([entry["score_map"] for entry in entries])}
-        for name in entries[0]["others"]:
-            maps[f"other:{name}"] = np.stack([entry["others"][name] for entry in entries])
+        # with its own precision: the threshold of the report is compared with it
+        arrays["score"] = np.stack([entry["score_map"] for entry in entries]).astype(np.float32)
+        maps = {
+            f"other:{name}": np.stack([entry["others"][name] for entry in entries]) for name in entries[0]["others"]
+        }
+        latents, kind = self._latents(entries), "latent" if self.of_latents else "total"
         for position, latent in latents.items():
-            maps[f"latent:{latent}"] = np.stack([entry["maps"][position] for entry in entries])
+            maps[f"{kind}:{latent}"] = np.stack([entry["maps"][position] for entry in entries])
+        drawn = self._further(entries, latents, draw)
+        for place, values in enumerate(drawn.values(), 1):
+            for column, latent in enumerate(latents.values()):
+                maps[f"{kind}:{latent}@{place}"] = values[:, column]
         ranges = {}
         for name, values in maps.items():
-            if name == "score":  # with its own precision: the threshold of the report is compared with it
-                arrays[name] = values.astype(np.float32)
-            else:
-                arrays[name], ranges[name] = to_bytes(values)
+            arrays[name], ranges[name] = to_bytes(values)
         if self._curves:
             chosen = np.unique(np.linspace(0, len(self._curves) - 1, min(len(self._curves), CURVE_IMAGES)).astype(int))
             arrays["curve_maps"] = np.stack([self._curves[number][0] for number in chosen]).astype(np.float32)
@@ -120,15 +138,26 @@ class KeptTest:
         about = {
             "score": self.score,
             "method": self.method,
+            "methods": [self.method, *drawn],
             "rows": self._rows,
             "gallery": numbers,
-            "maps": list(maps),
+            "maps": ["score", *maps],
             "ranges": ranges,
+            "normal": None if normal is None or not self.judged else normal._asdict(),
         }
         arrays["about"] = np.array(json.dumps(about))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_atomic(path, buffer.getvalue())
+
+    def _further(
+        self, entries: list[dict[str, Any]], latents: dict[int, int], draw: Draw | None
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        if draw is None or not self.methods:
+            return {}
+        wanted = list(latents.values()) if self.of_latents else self.latents
+        columns = list(range(len(latents))) if self.of_latents else list(latents)
+        return maps_of_methods(self.methods, draw, [entry["pixels"] for entry in entries], wanted, columns)
 
     def _latents(self, entries: list[dict[str, Any]]) -> dict[int, int]:
         """Return position among the maps -> latent, in the order they are to be shown."""
@@ -153,48 +182,11 @@ def _picture(
     decoded = explanation.reconstruction
     shown = decoded is not None and decoded.shape[1:] == images.shape[1:]
     return {
-        "image": _pixels(images[one]),
-        "reconstruction": _pixels(decoded[one]) if shown and decoded is not None else None,
-        "mask": None if masks is None else _covered(masks[one], IMAGE_SIDE)[0],
+        "image": small_image(images[one]),
+        "reconstruction": small_image(decoded[one]) if shown and decoded is not None else None,
+        "mask": None if masks is None else covered(masks[one], IMAGE_SIDE)[0],
         "score_map": small(explanation.score_map)[0],
         "maps": small(explanation.maps).astype(np.float16 if explanation.maps.abs().max() < 6e4 else np.float32),
         "others": {name: small(found.score_map)[0] for name, found in scored.items() if found.score_map is not None},
         "kl": None if explanation.kl is None else explanation.kl[position].detach().cpu().numpy(),
     }
-
-
-def reduced(maps: Tensor, side: int) -> Tensor:
-    """Return maps (B, T, H, W), made smaller by averaging where a side is longer than ``side``."""
-    size = (min(side, maps.shape[-2]), min(side, maps.shape[-1]))
-    return maps.float() if tuple(maps.shape[-2:]) == size else F.adaptive_avg_pool2d(maps.float(), size)
-
-
-def to_bytes(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
-    """Return values as 0..255 between a low and a high end that are also returned.
-
-    The low end is 0 for values that are not negative, else minus the high end for values of both signs.
-    """
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < 0 < high:
-        high = max(-low, high)
-        low = -high
-    elif low >= 0:
-        low = 0.0
-    span = high - low if high > low else 1.0
-    scaled = np.nan_to_num((values.astype(np.float64) - low) / span)
-    return np.round(255 * scaled).clip(0, 255).astype(np.uint8), [low, low + span]
-
-
-def _covered(masks: Tensor, side: int) -> np.ndarray[Any, Any]:
-    # a region smaller than half a cell would vanish: the cells that it covers most stay
-    share = reduced((masks.detach() > 0.5).float(), side)[:, 0]
-    top = share.amax(dim=(-2, -1), keepdim=True)
-    covered: np.ndarray[Any, Any] = ((share >= torch.minimum(top, torch.tensor(0.5))) & (share > 0)).cpu().numpy()
-    return covered
-
-
-def _pixels(images: Tensor) -> np.ndarray[Any, Any]:
-    small = reduced(images.detach(), IMAGE_SIDE)[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    colours = np.repeat(small, 3, axis=2) if small.shape[2] == 1 else small[..., :3]
-    found: np.ndarray[Any, Any] = np.round(255 * colours).astype(np.uint8)
-    return found

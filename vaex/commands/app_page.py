@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 from vaex.commands.app_choices import Choices
 from vaex.commands.app_explorer import Asked, Explorer, View
+from vaex.commands.app_stopping import StoppedError, Stopping
 from vaex.commands.app_words import empty_html, error_html, verdict_html, write_archive
 from vaex.commands.sources import file_stems
 from vaex.errors import VaexError
 from vaex.viz.overlays import OPACITY
 
 NONE = "none"
+SLOW = "the last four look at the image many times and take longer, on large models minutes: Stop ends them"
 STYLE = """
 .vaex-head { font-size: 1.25rem; margin: 0 }
 .vaex-head span { padding: .1rem .5rem; border-radius: .3rem; color: #fff !important; font-weight: 700 }
@@ -35,6 +38,7 @@ def page_of(explorer: Explorer, choices: Choices, title: str, folder: Path) -> A
     with gr.Blocks(analytics_enabled=False, title=f"vaex app: {title}", delete_cache=(600, 3600)) as blocks:
         gr.HTML(f"<style>{STYLE}</style>")
         page.draw(title)
+        blocks.load(lambda: uuid.uuid4().hex, None, page.session, show_progress="hidden", api_visibility="private")
     return blocks
 
 
@@ -44,11 +48,12 @@ class Page:
     def __init__(self, gr: Any, explorer: Explorer, choices: Choices, folder: Path) -> None:
         self.gr, self.explorer, self.choices, self.folder = gr, explorer, choices, folder
         self.count = min(explorer.most, explorer.latents) if explorer.movable else 0
+        self.stopping = Stopping()
 
     def draw(self, title: str) -> None:
         """Lay out the page and connect it."""
         gr = self.gr
-        self.state = gr.State(None)
+        self.state, self.session = gr.State(None), gr.State("")
         gr.Markdown(f"# vaex app: {title}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
@@ -62,12 +67,13 @@ class Page:
                         self.choices,
                         (
                             "whose activation a map is read from",
-                            "how it is made; the last four take longer",
+                            "how it is made; " + SLOW,
                             "what it is of; by default each latent",
                         ),
                         strict=True,
                     )
                 ]
+                self.stop = gr.Button("Stop", elem_id="stop", size="sm")
                 self.opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="opacity", buttons=[], elem_id="opacity")
                 self._draw_sliders()
                 self.archive = gr.Button("Make a zip of all maps", elem_id="zip", size="sm")
@@ -98,41 +104,54 @@ class Page:
         self.reset = gr.Button("Back to the code of the image", elem_id="reset", size="sm", visible=bool(count))
 
     def _connect(self) -> None:
-        controls = [self.state, *self.asked, self.opacity, *self.sliders]
+        asked = [self.session, *self.asked, self.opacity]
+        controls = [self.state, *asked, *self.sliders]
         shown = [self.state, self.words, *self.pictures]
         settings = [*self.sliders, self.extra, self.made]
         live = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
         once = {"api_visibility": "private"}
-        self.file.upload(self.on_file, [self.file, *controls[1:5]], [*shown, *settings], **once)
+        self.file.upload(self.on_file, [self.file, *asked], [*shown, *settings], **once)
         self.file.clear(self.on_clear, None, [*shown, *settings], **once)
-        self.example.click(self.on_example, controls[1:5], [*shown, *settings], **once)
+        self.example.click(self.on_example, asked, [*shown, *settings], **once)
         for control in self.asked:
             control.input(self.on_change, controls, shown, **once)
         for slider in (self.opacity, *self.sliders):
             slider.input(self.on_change, controls, shown, **live)
         self.extra.input(self.on_extra, [self.state, self.extra, self.opacity], [*shown, *settings], **once)
-        self.reset.click(self.on_reset, [self.state, self.opacity], [*shown, *settings], **once)
+        self.reset.click(self.on_reset, [self.state, self.session, self.opacity], [*shown, *settings], **once)
+        # beside the queue, in which it would wait for what it is to end
+        self.stop.click(self.stopping.ask, self.session, None, queue=False, show_progress="hidden", **once)
         self.archive.click(self.on_archive, [self.state, self.opacity], [self.words, self.made], **once)
 
     # --- what the controls call
 
-    def on_file(self, path: str | None, layer: str, method: str, target: str, opacity: float) -> list[Any]:
+    def on_file(
+        self, path: str | None, session: str, layer: str, method: str, target: str, opacity: float
+    ) -> list[Any]:
         """Show an image file."""
         if path is None:
             return self.on_clear()
-        name = Path(path).name
-        return self._opened(lambda: self.explorer.open(Path(path), name, self._asked(layer, method, target)), opacity)
+        name, asked = Path(path).name, self._asked(layer, method, target)
+        return self._opened(lambda: self.explorer.open(Path(path), name, asked), opacity, session)
 
-    def on_example(self, layer: str, method: str, target: str, opacity: float) -> list[Any]:
+    def on_example(self, session: str, layer: str, method: str, target: str, opacity: float) -> list[Any]:
         """Show an example."""
-        return self._opened(lambda: self.explorer.example(self._asked(layer, method, target)), opacity)
+        asked = self._asked(layer, method, target)
+        return self._opened(lambda: self.explorer.example(asked), opacity, session)
 
     def on_clear(self) -> list[Any]:
         """Show nothing."""
         return [None, empty_html(self.explorer), None, None, *self._settings(None)]
 
     def on_change(
-        self, view: View | None, layer: str, method: str, target: str, opacity: float, *values: float
+        self,
+        view: View | None,
+        session: str,
+        layer: str,
+        method: str,
+        target: str,
+        opacity: float,
+        *values: float,
     ) -> list[Any]:
         """Show other maps, or where the sliders stand."""
         if view is None:
@@ -143,7 +162,7 @@ class Page:
         def changed() -> View:
             return self.explorer.move(self.explorer.ask(known, self._asked(layer, method, target)), moved)
 
-        return self._tried(changed, opacity, view)
+        return self._tried(changed, opacity, view, session)
 
     def on_extra(self, view: View | None, choice: str, opacity: float) -> list[Any]:
         """Show one more latent."""
@@ -153,11 +172,11 @@ class Page:
         seen = replace(view, extra=latent)
         return [*self._tried(lambda: seen, opacity, view), *self._settings(seen)]
 
-    def on_reset(self, view: View | None, opacity: float) -> list[Any]:
+    def on_reset(self, view: View | None, session: str, opacity: float) -> list[Any]:
         """Put the latents back."""
         if view is None:
             return self.on_clear()
-        return self._opened(lambda: self.explorer.move(view, {}), opacity)
+        return self._opened(lambda: self.explorer.move(view, {}), opacity, session)
 
     def on_archive(self, view: View | None, opacity: float) -> list[Any]:
         """Write the zip."""
@@ -174,17 +193,24 @@ class Page:
     def _asked(self, layer: str, method: str, target: str) -> Asked:
         return Asked(*(part[name] for part, name in zip(self.choices, (layer, method, target), strict=True)))
 
-    def _tried(self, make: Callable[[], View], opacity: float, before: View | None) -> list[Any]:
-        """Return state, words and pictures; of what fails the sentence alone, beside the view before."""
+    def _tried(self, make: Callable[[], View], opacity: float, before: View | None, session: str = "") -> list[Any]:
+        """Return state, words and pictures; of what fails the sentence alone, beside the view before.
+
+        What is stopped leaves the pictures as they are.
+        """
         try:
-            view = make()
+            with self.stopping.allowed(session):
+                view = make()
             pictures = [self.explorer.images_picture(view, opacity), self.explorer.maps_picture(view, opacity)]
+        except StoppedError as error:
+            pictures = [None, None] if before is None else [self.gr.skip(), self.gr.skip()]
+            return [before, error_html(error), *pictures]
         except VaexError as error:
             return [before, error_html(error), None, None]
         return [view, verdict_html(self.explorer, view), *pictures]
 
-    def _opened(self, make: Callable[[], View], opacity: float) -> list[Any]:
-        found = self._tried(make, opacity, None)
+    def _opened(self, make: Callable[[], View], opacity: float, session: str) -> list[Any]:
+        found = self._tried(make, opacity, None, session)
         return [*found, *self._settings(found[0])]
 
     def _settings(self, view: View | None) -> list[Any]:

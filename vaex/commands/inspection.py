@@ -113,22 +113,8 @@ class Inspection:
 
         if self.threshold is None:
             return [f"No decision between ok and anomalous: {self.reason}"]
-        said = [f"Anomalous is a {self.score.known_as} score above {self.threshold:.4g}."]
-        limit = self.limit
-        if limit is not None and limit.enough:
-            low, high = (f"{v:.4g}" if math.isfinite(v) else "unknown" for v in (limit.low, limit.high))
-            said.append(
-                f"At most {limit.rate:.3g} of normal images are expected above; by {limit.images} held-out normal "
-                f"images the true rate lies, with 95 % confidence, between {limit.rate_low:.3g} and "
-                f"{limit.rate_high:.3g}, and the exact threshold between {low} and {high}."
-            )
-        elif limit is not None:
-            said.append(
-                f"Too few normal images for false_alarm_rate={limit.rate:g}: {limit.images} were held out and it takes "
-                f"{limit.images_needed}. This is the highest score of theirs; the true rate lies, with 95 % "
-                f"confidence, between {limit.rate_low:.3g} and {limit.rate_high:.3g}."
-            )
-        elif self.normal is not None and not (self.tiled or self.roi):
+        said = threshold_sentences(self.score.known_as, self.threshold, self.limit)
+        if self.limit is None and self.normal is not None and not (self.tiled or self.roi):
             low_rate, high_rate = rate_above(self.normal.scores, self.threshold)
             said.append(
                 f"By {len(self.normal.scores)} held-out normal images {low_rate:.3g} to {high_rate:.3g} of normal "
@@ -162,6 +148,25 @@ class Inspection:
                 "`vaex calibrate` on images of today."
             )
         return said
+
+
+def threshold_sentences(score: str, threshold: float, limit: Threshold | None) -> list[str]:
+    """Return in words what is anomalous, and what is known of the threshold where normal images gave it."""
+    said = [f"Anomalous is an image whose {score} score is above {threshold:.4g}."]
+    if limit is not None and limit.enough:
+        low, high = (f"{v:.4g}" if math.isfinite(v) else "unknown" for v in (limit.low, limit.high))
+        said.append(
+            f"At most {limit.rate:.3g} of normal images are expected above; by {limit.images} held-out normal "
+            f"images the true rate lies, with 95 % confidence, between {limit.rate_low:.3g} and "
+            f"{limit.rate_high:.3g}, and the exact threshold between {low} and {high}."
+        )
+    elif limit is not None:
+        said.append(
+            f"Too few normal images for false_alarm_rate={limit.rate:g}: {limit.images} were held out and it takes "
+            f"{limit.images_needed}. This is the highest score of theirs; the true rate lies, with 95 % "
+            f"confidence, between {limit.rate_low:.3g} and {limit.rate_high:.3g}."
+        )
+    return said
 
 
 def check_inspection(config: DictConfig) -> None:

@@ -13,6 +13,9 @@ from vaex.commands.launch import under_hydra
 from vaex.errors import VaexError
 from vaex.runs import REPORT, write_atomic
 
+FALSE_ALARM_RATE = 0.05
+"""Share of normal images that the calibrated thresholds may call anomalous."""
+
 LARGEST = 15 * 2**20
 """Most bytes of a page; pictures are left out from the last on where it would be larger."""
 
@@ -25,12 +28,14 @@ def run(arguments: Sequence[str]) -> None:
 def report_on(config: DictConfig) -> None:
     """Write the report of ``run`` and say where it is."""
     from vaex.commands.table import names_of
+    from vaex.scores.thresholds import check_rate
 
     if not config.run:
         raise VaexError("Name a run folder: vaex report run=RUN_FOLDER.")
     folder = Path(str(config.run)).expanduser()
     out = Path(config.out).expanduser() if config.out else None
-    print(f"Report: {write_report(folder, names_of(config.runs, 'runs') or (), out)}")
+    rate = check_rate(config.false_alarm_rate)
+    print(f"Report: {write_report(folder, names_of(config.runs, 'runs') or (), out, rate)}")
 
 
 def try_report(folder: Path) -> Path | None:
@@ -42,8 +47,12 @@ def try_report(folder: Path) -> Path | None:
         return None
 
 
-def write_report(folder: Path, others: Sequence[str] = (), out: Path | None = None) -> Path:
+def write_report(
+    folder: Path, others: Sequence[str] = (), out: Path | None = None, rate: float = FALSE_ALARM_RATE
+) -> Path:
     """Write the report of a run folder, the metrics of ``others`` beside its own, and return its path.
+
+    Calibrated thresholds are those that call at most ``rate`` of normal images anomalous.
 
     Raises:
         VaexError: when it is no run folder, or nothing was measured yet.
@@ -57,11 +66,11 @@ def write_report(folder: Path, others: Sequence[str] = (), out: Path | None = No
     result = read_result(folder, config, origin_of(config))
     beside = [other for other in read_results(others) if other.folder.resolve() != folder.resolve()] if others else []
     path = out or folder / REPORT
-    write_atomic(path, report_page(result, beside))
+    write_atomic(path, report_page(result, beside, rate))
     return path
 
 
-def report_page(result: Any, others: Sequence[Any] = ()) -> str:
+def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALARM_RATE) -> str:
     """Return the page of a run, a `vaex.reporting.results.Result`, with others' metrics beside it."""
     from vaex import __version__
     from vaex.commands.report_gallery import kept_parts, read_kept
@@ -77,10 +86,11 @@ def report_page(result: Any, others: Sequence[Any] = ()) -> str:
     from vaex.viz.report_page import page
 
     kept = read_kept(result.folder)
-    gallery, data = kept_parts(kept)
     pictures = pictures_sections(result.folder)
     lead = "How this run learned, what it measured, and where it looks. All numbers are of the stage that is named."
-    for count in range(len(pictures), -1, -1):
+    smaller = [(count, True) for count in range(len(pictures), -1, -1)] + [(0, False)]
+    for count, further in smaller:
+        gallery, data = kept_parts(kept, rate, further)
         parts = [
             summary_section(result),
             metrics_section(result, others),

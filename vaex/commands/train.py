@@ -29,6 +29,11 @@ KEEPS_NOTHING = (
 )
 """Said before a training that writes no weights."""
 
+NEVER_VALIDATED = (
+    "the run ended before its first validation and test=false leaves out the test; a smaller "
+    "trainer.val_check_interval validates within the run."
+)
+
 Optimized = float | tuple[float, ...] | None
 
 
@@ -138,7 +143,7 @@ def measured(config: DictConfig, folder: Path) -> Optimized:
 def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> Optimized:
     """Return the value that a sweeper optimises, such as ``val/loss`` or ``test/image_auroc``; of a list one for each.
 
-    None, after a sentence, when one of them was not measured or is no finite number.
+    None when one of them was not measured or is no finite number. A search is told; nobody asked for it elsewhere.
 
     Raises:
         UnmeasuredError: in a search, which could learn from no other run either.
@@ -150,17 +155,13 @@ def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> 
     for full in names_of_objective(config):
         stage, _, name = full.partition("/")
         value = stages.get(stage, {}).get(name, math.nan)
-        if name not in stages.get(stage, {}):
-            known = [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)]
-            if is_search():
-                raise unmeasured(full, known)
-            reason = f"was not measured; measured are {', '.join(known)}"
-        elif value is None or not math.isfinite(value):  # metrics.json has no NaN
-            reason = "is no finite number"
-        else:
+        if value is not None and math.isfinite(value):  # metrics.json has no NaN
             found.append(value)
             continue
-        print(f"vaex train: optimized_metric={full} {reason}.", file=sys.stderr)
+        if is_search() and name not in stages.get(stage, {}):
+            raise unmeasured(full, [f"{s}/{n}" for s, values in stages.items() for n in sorted(values)])
+        if is_search():
+            print(f"vaex train: optimized_metric={full} is no finite number.", file=sys.stderr)
         return None
     return found[0] if isinstance(names, str) else tuple(found)
 
@@ -177,7 +178,10 @@ def report(folder: Path, stages: dict[str, dict[str, float]], title: str, page: 
     table = Table("measure", *stages, title=title)
     for name in sorted({name for values in stages.values() for name in values if "/" not in name}):
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in stages.values()))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"Nothing was measured: {NEVER_VALIDATED}", soft_wrap=True, highlight=False)
     pictures = sorted((folder / "figures").glob("*.png"))
     tests = [path for path in pictures if "test" in path.name]
     console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)

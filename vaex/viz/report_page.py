@@ -28,17 +28,17 @@ def page(title: str, lead: object, sections: Sequence[Section], data: Mapping[st
     """
     kept = [part for part in sections if part.content]
     given = {"gallery": None, "pixel": None, "image": None, **data, "tables": colour_tables()}
-    return Template(_text("html")).substitute(
+    return Template(_text("report.html")).substitute(
         title=escaped(title),
         lead=escaped(lead),
         links=joined(element("li", element("a", part.title, href=f"#{part.name}")) for part in kept),
         sections="\n".join(section(part.name, part.title, part.content) for part in kept),
         data=embedded_json(given),
         footer=escaped(footer),
-        style=_text("css"),
-        script=_text("js"),
+        style=_text("report.css"),
+        script=_text("report_paint.js") + _text("report.js"),
     )
 
 
-def _text(suffix: str) -> str:
-    return (TEMPLATES / f"report.{suffix}").read_text(encoding="utf-8")
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

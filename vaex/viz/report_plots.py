@@ -16,6 +16,9 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 42
 MOST_POINTS = 400
 """Longer lines are thinned out to so many points."""
 
+MARKED = "calibrated threshold"
+"""What the mark on a line is called."""
+
 Line = tuple[Sequence[float] | NDArray[np.float64], Sequence[float] | NDArray[np.float64]]
 
 
@@ -57,11 +60,13 @@ def line_plot(
     unit: bool = False,
     diagonal: bool = False,
     curve: str | None = None,
+    mark: int | None = None,
 ) -> Markup:
     """Return a figure of lines (x, y) by name, values that are not finite left out; a caption is its title.
 
     ``unit`` fixes both axes to [0, 1]; else y is logarithmic where it is positive and spans a factor of 50, and says
-    so. ``curve`` names the slider that moves a dot along the first line, which then keeps its points.
+    so. ``curve`` names the slider that moves a dot along the first line, which then keeps its points; ``mark`` is the
+    one of them that calibration chose.
     """
     clean = {name: _clean(line, keep=curve is not None) for name, line in lines.items()}
     clean = {name: line for name, line in clean.items() if line[0]}
@@ -89,6 +94,10 @@ def line_plot(
             parts.append(element("circle", cx=points[0][0], cy=points[0][1], r=3.5, class_=f"line s{number % 4}"))
         else:
             parts.append(element("polyline", points=shown, class_=f"line s{number % 4}"))
+        if mark is not None and number == 0:
+            x, y = points[mark]
+            diamond = f"M{x} {y - 8}L{x + 8} {y}L{x} {y + 8}L{x - 8} {y}Z"
+            parts.append(element("path", element("title", MARKED), d=diamond, class_="mark"))
         if curve is not None and number == 0:
             parts.append(
                 element(
@@ -103,7 +112,10 @@ def line_plot(
     drawn = element(
         "svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title}: {y_label} against {x_label}"
     )
-    return element("figure", drawn, element("figcaption", title, _legend(list(clean))))
+    told = [title, _legend(list(clean))]
+    if curve is not None:
+        told.append(" (\N{BLACK CIRCLE} slider" + (f", \N{WHITE DIAMOND} {MARKED})" if mark is not None else ")"))
+    return element("figure", drawn, element("figcaption", *told))
 
 
 def _clean(line: Line, keep: bool) -> tuple[list[float], list[float]]:

@@ -1,10 +1,9 @@
-"use strict";
-// Draws the gallery and moves the thresholds. Text is only ever set as text, never as markup.
-(function () {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+// The controls of the page: thresholds, and what the gallery shows.
+(async function () {
+  const data = JSON.parse(byId("data").textContent);
+  const { gallery, pixel, image } = data;
   const number = (value) => {
+    if (value === null) return "undefined";
     const size = Math.abs(value);
     return size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
   };
@@ -15,6 +14,9 @@
     if (kind) made.className = kind;
     return made;
   };
+  const position = (name) => Number(byId(name + "-threshold").value);
+  const checked = (id) => Boolean(byId(id) && byId(id).checked);
+  let redraw = () => {}, paintPixels = () => {};
 
   function moveDots(curve, index) {
     document.querySelectorAll('.dot[data-curve="' + curve + '"]').forEach((dot) => {
@@ -24,118 +26,68 @@
     });
   }
 
-  const gallery = data.gallery;
-  const pixel = data.pixel;
-  const image = data.image;
-  const tables = { sequential: bytes(data.tables.sequential), diverging: bytes(data.tables.diverging) };
-  let items = [];
-  if (gallery) {
-    const [rows, columns] = gallery.map_size, [height, width] = gallery.image_size;
-    items = gallery.items.map((item) => {
-      item.pixels = bytes(item.image);
-      item.truth = item.mask ? bytes(item.mask) : null;
-      item.decoded = item.reconstruction ? bytes(item.reconstruction) : null;
-      item.values = item.maps.map(bytes);
-      return item;
+  // The threshold, which it is if it has a name, and what it does
+  function read(name, points, known, unknown) {
+    const index = position(name), named = { calibrated: "calibrated", best: "highest F1" };
+    const which = Object.keys(named).filter((key) => points[key] === index).map((key) => named[key]).join(", ");
+    const does = points.fpr ? known(index) : percent(points.share[index]) + unknown;
+    const said = number(points.thresholds[index]) + (which ? " (" + which + ")" : "") + ": " + does;
+    byId(name + "-value").textContent = said;
+    byId(name + "-threshold").setAttribute("aria-valuetext", said);
+    document.querySelectorAll('[data-slider="' + name + '-threshold"]').forEach((button) => {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.value) === index));
     });
+    moveDots(name, index);
+  }
 
-    const scratch = element("canvas");
-    scratch.width = columns;
-    scratch.height = rows;
-    const brush = scratch.getContext("2d");
+  const readPixel = () => read("pixel", pixel, (i) => percent(pixel.fpr[i]) + " of normal pixels, " + percent(pixel.tpr[i]) +
+    " of anomalous pixels and " + percent(pixel.pro[i]) + " of a region on average are painted; precision " + percent(pixel.precision[i]),
+    " of pixels are painted");
+  const readImage = () => read("image", image, (i) => percent(image.fpr[i]) + " of normal and " + percent(image.tpr[i]) +
+    " of anomalous images are called anomalous; precision " + percent(image.precision[i]), " of test images are called anomalous");
 
-    // Pixels of the smaller map that the overlay shows, as a canvas
-    function coloured(item, map, painted) {
-      const entry = gallery.maps[map], values = item.values[map], picture = brush.createImageData(columns, rows);
-      const signed = entry.low < 0 && entry.high > 0, table = signed ? tables.diverging : tables.sequential;
-      const opacity = Number(byId("opacity").value) / 100, cut = painted ? Number(byId("pixel-threshold").value) : -1;
-      for (let i = 0; i < values.length; i++) {
-        let red, green, blue, alpha;
-        if (painted && entry.threshold) {
-          const above = item.levels_bytes[i] > cut;
-          [red, green, blue] = [230, 159, 0];
-          alpha = above ? opacity : 0;
-        } else {
-          const value = values[i], level = signed ? Math.abs(value - 127.5) / 127.5 : value / 255;
-          [red, green, blue] = [table[3 * value], table[3 * value + 1], table[3 * value + 2]];
-          alpha = opacity * Math.sqrt(level);
-        }
-        picture.data.set([red, green, blue, 255 * alpha], 4 * i);
-      }
-      brush.putImageData(picture, 0, 0);
-      return scratch;
-    }
+  if (pixel) {
+    byId("pixel-threshold").addEventListener("input", () => { readPixel(); paintPixels(); });
+    readPixel();
+  }
+  if (image) {
+    byId("image-threshold").addEventListener("input", () => { readImage(); redraw(); });
+    readImage();
+  }
+  document.querySelectorAll("[data-slider]").forEach((button) => button.addEventListener("click", () => {
+    const slider = byId(button.dataset.slider);
+    slider.value = button.dataset.value;
+    slider.dispatchEvent(new Event("input"));
+  }));
 
-    // Small images are drawn larger than they are, so that outlines stay thin
-    const factor = Math.max(1, Math.round(320 / width)), plate = element("canvas");
-    plate.width = width;
-    plate.height = height;
-    const under = plate.getContext("2d");
-
-    function paint(canvas, item, map, painted) {
-      canvas.width = width * factor;
-      canvas.height = height * factor;
-      const context = canvas.getContext("2d"), picture = under.createImageData(width, height);
-      const source = map === "decoded" ? item.decoded : item.pixels, plain = typeof map === "string";
-      for (let i = 0; i < width * height; i++) {
-        let [red, green, blue] = [source[3 * i], source[3 * i + 1], source[3 * i + 2]];
-        if (!plain) red = green = blue = 31 + 0.73 * (0.299 * red + 0.587 * green + 0.114 * blue);
-        picture.data.set([red, green, blue, 255], 4 * i);
-      }
-      under.putImageData(picture, 0, 0);
-      context.drawImage(plate, 0, 0, canvas.width, canvas.height);
-      if (!plain) {
-        context.imageSmoothingEnabled = !painted;
-        context.drawImage(coloured(item, map, painted), 0, 0, canvas.width, canvas.height);
-      }
-      if (item.truth && byId("outline") && byId("outline").checked) outline(context, item.truth);
-    }
-
-    // Cyan on black: seen on any ground
-    function outline(context, truth) {
-      const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && truth[y * width + x] > 0;
-      const edge = (x0, y0, x1, y1) => {
-        context.moveTo(x0 * factor, y0 * factor);
-        context.lineTo(x1 * factor, y1 * factor);
-      };
-      context.beginPath();
-      for (let y = 0; y < height; y++) {
-        for (let x = 0; x < width; x++) {
-          if (!inside(x, y)) continue;
-          if (!inside(x - 1, y)) edge(x, y, x, y + 1);
-          if (!inside(x + 1, y)) edge(x + 1, y, x + 1, y + 1);
-          if (!inside(x, y - 1)) edge(x, y, x + 1, y);
-          if (!inside(x, y + 1)) edge(x, y + 1, x + 1, y + 1);
-        }
-      }
-      context.lineCap = "square";
-      for (const [colour, line] of [["#000", 5], ["#00e5ff", 2.5]]) {
-        context.strokeStyle = colour;
-        context.lineWidth = line;
-        context.stroke();
-      }
-    }
-
-    if (pixel) items.forEach((item) => { item.levels_bytes = bytes(item.levels); });
-    const alarm = (item) => image && item.score >= image.thresholds[Number(byId("image-threshold").value)];
+  async function show() {
+    const items = await unpacked(gallery), painter = painterOf(gallery, data.tables);
+    const alarm = (item) => image && item.score !== null && item.score >= image.thresholds[position("image")];
     const verdict = (item) => {
       if (!image) return "";
       const called = alarm(item), right = item.label === null || called === (item.label === 1);
-      const word = called ? "called anomalous" : "called normal";
-      return right ? word : word + ", wrong";
+      return (called ? "called anomalous" : "called normal") + (right ? "" : ", wrong");
     };
     const truth = (item) => (item.kind !== null ? item.kind : item.label === null ? "" : item.label ? "anomalous" : "normal");
+    const facts = (item) => [truth(item), "score " + number(item.score)].filter(Boolean).join(", ");
+    const describe = (item) => [item.name, facts(item), verdict(item)].filter(Boolean).join(", ");
+    const method = () => (byId("method") ? byId("method").value : null);
 
-    function describe(item) {
-      return [item.name, truth(item), "score " + number(item.score), verdict(item)].filter(Boolean).join(", ");
+    // Number of the map that is chosen, of several by the method; "plain" or "decoded" without one
+    function selected() {
+      const value = byId("map").value;
+      if (!/^\d+$/.test(value)) return value;
+      const entry = gallery.maps[Number(value)];
+      if (entry.method === null) return Number(value);
+      const found = gallery.maps.findIndex((one) => one.title === entry.title && one.method === method());
+      return found < 0 ? Number(value) : found;
     }
 
     function card(item) {
-      const button = element("button"), canvas = element("canvas", undefined, "view");
+      const button = element("button"), canvas = element("canvas", undefined, "view"), line = element("li");
       button.type = "button";
       button.append(canvas, element("span", item.name), element("span"), element("span"));
       button.addEventListener("click", () => enlarge(item));
-      const line = element("li");
       line.append(button);
       return { item, line, button, canvas, facts: button.children[2], verdict: button.children[3] };
     }
@@ -143,67 +95,59 @@
     const cards = items.map(card);
     const failures = items.filter((item) => item.failure).sort((a, b) => a.failure.rank - b.failure.rank).map(card);
 
-    function selected() {
-      const value = byId("map").value;
-      return /^\d+$/.test(value) ? Number(value) : value;
-    }
-
     function draw() {
-      const map = selected(), painted = Boolean(byId("paint") && byId("paint").checked) && typeof map === "number" && gallery.maps[map].threshold;
+      const map = selected(), painted = checked("paint") && typeof map === "number" && gallery.maps[map].threshold;
       for (const one of [...cards, ...failures]) {
-        paint(one.canvas, one.item, map, painted);
+        painter.paint(one.canvas, one.item, map, painted ? position("pixel") : null);
         one.button.setAttribute("aria-label", describe(one.item) + ". Enlarge.");
-        one.facts.textContent = [truth(one.item), "score " + number(one.item.score)].filter(Boolean).join(", ");
+        one.facts.textContent = facts(one.item);
         one.verdict.textContent = verdict(one.item);
         one.verdict.className = one.verdict.textContent.endsWith("wrong") ? "wrong" : "";
       }
-      bar(map, painted);
-    }
-
-    function bar(map, painted) {
-      const canvas = byId("bar"), context = canvas.getContext("2d");
       byId("bar-row").hidden = typeof map === "string";
+      if (byId("method")) byId("method").disabled = typeof map === "string" || gallery.maps[map].method === null;
       if (typeof map === "string") return;
-      const entry = gallery.maps[map], table = entry.low < 0 && entry.high > 0 ? tables.diverging : tables.sequential;
-      canvas.width = 256;
-      canvas.height = 1;
-      const picture = context.createImageData(256, 1);
-      for (let i = 0; i < 256; i++) {
-        picture.data.set(painted ? [230, 159, 0, 255] : [table[3 * i], table[3 * i + 1], table[3 * i + 2], 255], 4 * i);
-      }
-      context.putImageData(picture, 0, 0);
-      const cut = painted ? pixel.thresholds[Number(byId("pixel-threshold").value)] : entry.low;
-      byId("bar-low").textContent = (painted ? "above " : "") + number(cut);
-      byId("bar-high").textContent = painted ? "" : number(entry.high) + " (" + entry.unit + "; one scale for all images)";
+      const { low, high, unit, title, method: by } = gallery.maps[map];
+      painter.bar(byId("bar"), low, high, painted);
+      byId("bar-low").textContent = painted ? "above " + number(pixel.thresholds[position("pixel")]) : number(low);
+      const one = title + (by === null ? "" : " by " + by) + "; one scale for all images";
+      byId("bar-high").textContent = painted ? "" : number(high) + " (" + unit + ": " + one + ")";
     }
 
     function order() {
-      const by = byId("order").value, show = byId("show").value;
-      const sign = by === "least" ? 1 : -1;
-      const sorted = [...cards].sort((a, b) => sign * (a.item.score - b.item.score));
-      const kept = sorted.filter(({ item }) => show === "all" || (show === "wrong" ? verdict(item).endsWith("wrong") : item.label === Number(show)));
+      const shown = byId("show").value, sign = byId("order").value === "least" ? 1 : -1;
+      const fits = ({ item }) => shown === "all" || (shown === "wrong" ? verdict(item).endsWith("wrong") : item.label === Number(shown));
+      const kept = [...cards].sort((a, b) => sign * (a.item.score - b.item.score)).filter(fits);
       byId("cards").replaceChildren(...kept.map((one) => one.line));
       byId("count").textContent = kept.length + " of " + cards.length + " kept images (the test had " + gallery.total + ")";
     }
 
+    // All maps of an image; attention of one method, whose latents share a scale
     function enlarge(item) {
-      const dialog = byId("large"), many = byId("large-maps");
+      const by = method(), numbers = gallery.maps.map((_, index) => index);
+      const some = numbers.filter((index) => gallery.maps[index].method === null || gallery.maps[index].method === by);
+      const drawn = (index) => gallery.maps[index].method !== null && items.some((one) => one.values[index].some(Boolean));
+      const latents = some.filter(drawn).map((index) => gallery.maps[index]); // one that is 0 everywhere has no range
+      let low = Math.min(0, ...latents.map((one) => one.low)), high = latents.length ? Math.max(...latents.map((one) => one.high)) : 1;
+      if (isSigned(low, high)) [low, high] = [-Math.max(high, -low), Math.max(high, -low)];
       byId("large-title").textContent = describe(item);
-      const views = [["image", "image"]].concat(item.decoded ? [["decoded", "reconstruction"]] : [], gallery.maps.map((entry, index) => [index, entry.title]));
-      many.replaceChildren(...views.map(([map, title]) => {
-        const figure = element("figure"), canvas = element("canvas", undefined, "view");
-        paint(canvas, item, map, false);
+      byId("large-note").textContent = "The range of a score map stands behind its name" + (latents.length
+        ? "; maps of attention, by " + by + ", share the scale " + number(low) + " to " + number(high) : "") + ". Scales are the same for all images.";
+      const views = [["plain", "image"], ...(item.decoded ? [["decoded", "reconstruction"]] : []), ...some.map((index) => [index, gallery.maps[index].title])];
+      byId("large-maps").replaceChildren(...views.map(([map, title]) => {
+        const figure = element("figure"), canvas = element("canvas", undefined, "view"), entry = gallery.maps[map];
+        painter.paint(canvas, item, map, null, entry && entry.method !== null ? [low, high] : null);
         canvas.setAttribute("role", "img");
         canvas.setAttribute("aria-label", title + " of " + item.name);
-        const entry = gallery.maps[map];
-        const range = entry ? " (" + number(entry.low) + " to " + number(entry.high) + ")" : "";
+        const range = entry && entry.method === null ? " (" + number(entry.low) + " to " + number(entry.high) + ")" : "";
         figure.append(canvas, element("figcaption", title + range));
         return figure;
       }));
-      dialog.showModal();
+      byId("large").showModal();
+      byId("large").scrollTop = 0;
     }
 
-    for (const id of ["map", "opacity", "outline", "paint"]) if (byId(id)) byId(id).addEventListener("input", draw);
+    for (const id of ["map", "method", "opacity", "outline", "paint"]) if (byId(id)) byId(id).addEventListener("input", draw);
     for (const id of ["order", "show"]) byId(id).addEventListener("input", order);
     byId("opacity").addEventListener("input", () => { byId("opacity-value").textContent = byId("opacity").value + " %"; });
     byId("large-close").addEventListener("click", () => byId("large").close());
@@ -211,38 +155,17 @@
       one.line.append(element("p", one.item.failure.why));
       return one.line;
     }));
-    gallery.draw = () => { draw(); order(); };
+    redraw = () => { draw(); order(); };
+    paintPixels = () => {
+      if (byId("paint")) byId("paint").checked = true;
+      byId("map").value = String(gallery.maps.findIndex((entry) => entry.threshold));
+      redraw();
+    };
+    redraw();
   }
 
-  function readPixel() {
-    const index = Number(byId("pixel-threshold").value);
-    byId("pixel-value").textContent = number(pixel.thresholds[index]) + ": " + percent(pixel.fpr[index]) + " of normal pixels, " +
-      percent(pixel.tpr[index]) + " of anomalous pixels and " + percent(pixel.pro[index]) + " of a region on average are painted; precision " + percent(pixel.precision[index]);
-    moveDots("pixel", index);
-  }
-
-  function readImage() {
-    const index = Number(byId("image-threshold").value);
-    byId("image-value").textContent = number(image.thresholds[index]) + ": " + percent(image.fpr[index]) + " of normal and " +
-      percent(image.tpr[index]) + " of anomalous images are called anomalous; precision " + percent(image.precision[index]);
-    moveDots("image", index);
-  }
-
-  if (pixel) {
-    byId("pixel-threshold").addEventListener("input", () => {
-      readPixel();
-      if (gallery) {
-        if (byId("paint")) byId("paint").checked = true;
-        byId("map").value = String(gallery.maps.findIndex((entry) => entry.threshold));
-        gallery.draw();
-      }
-    });
-    readPixel();
-  }
-  if (image) {
-    byId("image-threshold").addEventListener("input", () => { readImage(); if (gallery) gallery.draw(); });
-    readImage();
-  }
-  if (gallery) gallery.draw();
+  if (gallery && typeof DecompressionStream === "undefined") {
+    byId("count").textContent = "The gallery needs a browser of 2023 or newer; all tables and curves do not.";
+  } else if (gallery) await show();
   document.documentElement.dataset.ready = "true";
 })();
