@@ -130,6 +130,15 @@ def test_the_page_holds_every_part(folder: Path) -> None:
     assert sum("aria-label" in svg for svg in page.all("svg")) == 6  # five curves, one of training
 
 
+def test_numbers_of_pixels_have_their_resolution(folder: Path) -> None:
+    assert "compared at" not in write_report(folder).read_text()  # its config states none
+    path = folder / ".hydra" / "config.yaml"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "metrics": {"resolution": 48}}))
+    page = Page(write_report(folder).read_text())
+    assert sum("compared at 48 pixels a side" in text for tag, text in page.texts if tag == "p") == 2
+
+
 def test_nothing_is_fetched(folder: Path) -> None:
     page = Page(write_report(folder).read_text())
     assert not page.all("link")

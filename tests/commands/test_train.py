@@ -12,14 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import vaex
 from vaex.cli import main
+from vaex.commands.train import compared_at, report
 
 SMALL = [
     "data.size=32",
@@ -80,6 +83,7 @@ def test_run_folder(whole: Path) -> None:
     maps = np.load(whole / "maps" / "attention_test.npz")
     assert maps["maps"].shape[1:] == (3, 32, 32)
     record = json.loads((whole / "run.json").read_text())
+    assert record["resolution"] == 32
     assert record["status"] == "finished"
     assert record["seed"] == 0
     assert record["command"].startswith("vaex ")
@@ -165,6 +169,18 @@ def test_nan_loss_stops_with_the_step_and_keeps_the_checkpoint(
     assert "at step" in error
     assert "Traceback" not in error
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+def test_the_resolution_is_printed_below_numbers_that_count_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(tmp_path, {"test": {"loss": 1.0, "aupro_own/cut": 0.5}}, "title", 48, page=False)
+    assert "compared at 48 pixels a side" in capsys.readouterr().out
+    report(tmp_path, {"test": {"loss": 1.0, "image_auroc": 0.5}}, "title", 48, page=False)
+    assert "pixels a side" not in capsys.readouterr().out
+    data = SimpleNamespace(shape=(3, 64, 64))
+    assert compared_at(OmegaConf.create({"metrics": {"resolution": None}}), data) == 64
+    assert compared_at(OmegaConf.create({"metrics": {"resolution": 256}}), data) == 256
 
 
 def test_training_works_without_the_attention_callback(tmp_path: Path) -> None:

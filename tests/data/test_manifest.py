@@ -80,7 +80,9 @@ def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable
         ("path,label,split\n8.png,1,train\n", r"line 2: .*8\.png is anomalous, but training takes normal images only"),
         ("path,label,mask\n8.png,1,m7.png\n", r"line 2: there is no mask .*m7\.png"),
         ("path,label\n0.png,0\n1.png,0\n0.png,0\n", r"line 4: .*0\.png is in line 2 already"),
-        ("file;label\n0.png;0\n", r"has no column 'path' \(it has file;label\)"),
+        ("path;label\n0.png;0\n", r"no commas between its cells \('path;label'\); save it as CSV with commas"),
+        ("file,label\n0.png,0\n", r"has no column 'path' \(it has file, label\)"),
+        ("path,mask\n0.png,\n8.png,m8.png\n", r"line 3: .*8\.png has a mask but no label"),
         ("path,label\n", r"has no column 'path' \(it has no rows\)"),
         ('path,label\n"0.png,0\n', r"there is no image"),
     ],
@@ -122,6 +124,9 @@ def test_the_layout_of_visa_is_read_by_its_config(draw: Draw, tmp_path: Path) ->
     options: dict[str, Any] = yaml.safe_load((conf_dir() / "data/visa.yaml").read_text())
     assert options.pop("_target_") == "vaex.data.Folder"
     options = {key: value for key, value in options.items() if "$" not in str(value)}
+    tree = r"(?s)no table .*empty/visa/split_csv/1cls\.csv; .*expected is.*empty/visa/\.\.\. .* column 'image'"
+    with pytest.raises(VaexError, match=tree):
+        Folder(**{**options, "root": str(tmp_path / "empty"), "size": 16}).prepare_data()
     data = Folder(**{**options, "root": str(tmp_path), "size": 16, "where": {"object": "pcb1"}})
     data.prepare_data()
     data.setup()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import vaex
 from vaex.build import MODELS, build_model
+from vaex.detectors import fit_detectors
 from vaex.exporting.batches import run_batches
 from vaex.exporting.parts import Request
 from vaex.exporting.programs import export_model
@@ -21,6 +22,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "feature_vae": {"name": "feature_vae", "latents": 3, "widths": [8, 6, 4], **FEATURES},
     "feature_grid": {"name": "feature_grid", "latents": 4, "hidden": 5, "decoder_hidden": 6, "rank": 4, **FEATURES},
 }
+DETECTORS: list[dict[str, Any]] = [
+    {"name": "feature_error"},
+    {"name": "feature_distance", "position": "free", "rank": 4},
+    {"name": "feature_residual", "position": "aware", "rank": 4},
+    {"name": "mean_map", "of": "feature_error"},
+    {"name": "padim", "channels": 6},
+    {"name": "patchcore", "patches": 40},
+]
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
@@ -70,6 +79,41 @@ def test_the_decoder_of_a_grid_takes_a_grid_and_says_so(tmp_path: Path) -> None:
     done = export_model(model, tmp_path / "x.pt2", Request("decoder"), "pt2")
     assert (done.batch, done.metadata["input"]) == (None, "float32 (B, D, h, w)")
     assert_near(list(torch.export.load(done.path).module()(entry).values()), expected_of(model, "decoder", entry))
+
+
+def with_detector(score: dict[str, Any]) -> FeatureVAE:
+    """Return a small feature VAE whose calibration holds the fitted ``score``."""
+    model = fitted("feature_vae")
+    normal = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    model.calibration = {"detectors": fit_detectors(model, [score], [normal[:8]], [normal[8:]])}
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", DETECTORS, ids=lambda score: "-".join(map(str, score.values())))
+def test_detectors_on_features_equal_the_model(score: dict[str, Any], tmp_path: Path) -> None:
+    model = with_detector(score)
+    expected = vaex.explain(model, IMAGES, score=score)
+    threshold = float(expected.score.sort().values[1])  # between the images: two are above
+    done = export_model(model, tmp_path / "x.pt2", Request("score", score=score, threshold=threshold), "pt2")
+    found = torch.export.load(done.path).module()(IMAGES)
+    assert_near([found["score_map"], found["score"]], [expected.score_map, expected.score])
+    clear = (expected.score - threshold).abs() > 1e-3 * threshold
+    assert torch.equal(found["anomalous"][clear], expected.score[clear] > threshold)
+    assert int(clear.sum()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", DETECTORS[-2:], ids=lambda score: score["name"])
+def test_detectors_on_features_run_in_onnxruntime(score: dict[str, Any], tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = with_detector(score)
+    done = export_model(model, tmp_path / "x.onnx", Request("score", score=score))
+    session = onnxruntime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    found = run_batches(session, IMAGES.numpy())
+    expected = vaex.explain(model, IMAGES, score=score)
+    names = ("score_map", "score")
+    assert_near([torch.from_numpy(found[name]) for name in names], [expected.score_map, expected.score])
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.build import load, read_checkpoint
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
-    from vaex.commands.train import command_line, report
+    from vaex.commands.train import command_line, compared_at, report
     from vaex.modules import module_class
     from vaex.networks.feature_vae import statistics_of
 
@@ -51,7 +51,8 @@ def test_checkpoint(config: DictConfig) -> None:
     run.data.prepare_data()
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
         record.content |= {"checkpoint": str(config.ckpt), "random_weights": config.random_weights}
+        record.content["resolution"] = compared_at(config, run.data)
         stages = run.test()
         write_metrics(folder, **stages)
     title = "untrained network" if config.random_weights else "checkpoint"
-    report(folder, stages, title, page=config.get("report", True))
+    report(folder, stages, title, record.content["resolution"], page=config.get("report", True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vaex.reporting.published import published_columns
+from vaex.reporting.resolution import counts_pixels, measured_at, resolution_of, resolution_sentence
 from vaex.reporting.results import Result
 from vaex.runs import CHECKPOINTS
 from vaex.viz.report_html import Markup, definitions, element, joined, picture, table
@@ -99,6 +100,9 @@ def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
         for name in names
     ]
     parts = [table("Measures of this run" + (" and of other runs" if others else ""), columns, rows)]
+    sides = [(title_of(run), resolution_of(run.config)) for run in (result, *others)]
+    if told := resolution_sentence(sides) if any(map(counts_pixels, result.measures.get("test", {}))) else "":
+        parts.append(element("p", told, class_="note"))
     published = published_table(result)
     if published:
         parts.append(published)
@@ -159,6 +163,7 @@ def kinds_section(result: Result) -> Section:
     if not tables:
         return Section("kinds", "Kinds of defect and controls", Markup(""))
     note = "Every score that was measured, so that controls stand beside what they control; the highest is bold."
+    note = " ".join([note, measured_at(resolution_of(result.config), test)]).strip()
     return Section("kinds", "Kinds of defect and controls", joined([element("p", note, class_="note"), *tables]))
 
 

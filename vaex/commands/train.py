@@ -94,7 +94,7 @@ def fit_and_test(config: DictConfig) -> Optimized:
         if config.resume:
             keep_config(folder, config)
         record = RunRecord(folder, command_line(), config.seed, run.data)
-        record.content["config"] = identity
+        record.content |= {"config": identity, "resolution": compared_at(config, run.data)}
         with record:
             try:
                 run.fit(last)
@@ -111,7 +111,7 @@ def fit_and_test(config: DictConfig) -> Optimized:
             write_metrics(folder, **stages)
             best = best_checkpoint(folder)
             record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
-    report(folder, stages, title, page=config.get("report", True))
+    report(folder, stages, title, record.content.get("resolution"), page=config.get("report", True))
     return optimized(config, stages)
 
 
@@ -166,15 +166,28 @@ def optimized(config: DictConfig, stages: Mapping[str, Mapping[str, float]]) -> 
     return found[0] if isinstance(names, str) else tuple(found)
 
 
-def report(folder: Path, stages: dict[str, dict[str, float]], title: str, page: bool = True) -> None:
+def compared_at(config: DictConfig, data: Any) -> int | None:
+    """Return the pixels a side at which maps and masks are compared: ``metrics.resolution``, else that of images."""
+    shape, metrics = getattr(data, "shape", None), config.get("metrics") or {}
+    side: int | None = metrics.get("resolution") or (shape[1] if shape else None)
+    return side
+
+
+def report(
+    folder: Path, stages: dict[str, dict[str, float]], title: str, resolution: int | None, page: bool = True
+) -> None:
     """Print a table of the numbers, the run folder and the pictures worth opening; ``page``: also write the report.
 
-    Numbers of one kind of defect are in metrics.json alone.
+    Below stands at which ``resolution``, pixels a side, maps were compared with masks. Numbers of one kind of defect
+    are in metrics.json alone.
     """
     from rich.console import Console
     from rich.table import Table
 
+    from vaex.reporting.resolution import measured_at
+
     console = Console()
+    told = measured_at(resolution, (name for values in stages.values() for name in values))
     table = Table("measure", *stages, title=title)
     for name in sorted({name for values in stages.values() for name in values if "/" not in name}):
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in stages.values()))
@@ -182,6 +195,8 @@ def report(folder: Path, stages: dict[str, dict[str, float]], title: str, page: 
         console.print(table)
     else:
         console.print(f"Nothing was measured: {NEVER_VALIDATED}", soft_wrap=True, highlight=False)
+    if told:
+        console.print(told, soft_wrap=True, highlight=False)
     pictures = sorted((folder / "figures").glob("*.png"))
     tests = [path for path in pictures if "test" in path.name]
     console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)

@@ -20,6 +20,10 @@ TREE = """
   <mask_dir>/[<defect>/]NAME.png  optional: masks named like the images, or NAME_mask.png
 or a table: data.manifest=FILE.csv with the columns path,label,mask,split,group"""
 
+MANIFEST_TREE = """
+  {table}   one row per image
+  {folder}/...   the images, where the column '{path}' of the table says"""
+
 
 class Folder(RecordedImages):
     """Your own images: normal ones to train on, and optionally defective ones with or without masks to test on.
@@ -117,6 +121,10 @@ class Folder(RecordedImages):
         if self.manifest:
             if given:
                 raise VaexError(f"data.manifest takes the place of data.{given[0]}; give only one of them.")
+            table = self.root / self.manifest
+            if not table.is_file():
+                tree = MANIFEST_TREE.format(table=table, folder=self.root, path=self.columns.get("path", "path"))
+                raise VaexError(f"There is no table {table}; check data.manifest; expected is{tree}")
             records = read_manifest(self.root / self.manifest, self.root, self.columns, self.where)
         else:
             records = self._listed()

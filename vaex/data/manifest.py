@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def read_manifest(
 
     Raises:
         VaexError: when the file or an image is missing, a column does not exist, a label or split is unknown, an
-            anomalous image is for training, an image is listed twice, or ``where`` leaves no row. The line is named.
+            anomalous image is for training, an image has a mask but no label or is listed twice, or ``where`` leaves
+            no row. The line is named.
     """
     names = {name: (columns or {}).get(name, name) for name in COLUMNS}
     for name in columns or {}:
@@ -40,6 +42,8 @@ def read_manifest(
     header = list(rows[0][1]) if rows else []
     for column in (names["path"], *(where or {}), *(columns or {}).values()):
         if column not in header:
+            if len(header) == 1 and re.search(r"[;\t]", header[0]):
+                raise VaexError(f"{table} has no commas between its cells ('{header[0]}'); save it as CSV with commas.")
             raise VaexError(
                 f"{table} has no column '{column}' (it has {', '.join(header) or 'no rows'}); set data.columns."
             )
@@ -86,6 +90,8 @@ def _record(row: Mapping[str, str], base: Path) -> Record:
     label = _LABELS.get(row["label"].lower()) if row["label"] else 0
     if label is None:
         raise unknown("label", row["label"], _LABELS)
+    if row["mask"] and not row["label"]:
+        raise VaexError(f"{path} has a mask but no label; give it the label 1 (anomalous) or 0 (normal).")
     split = row["split"].lower()
     if split and split not in SPLITS:
         raise unknown("split", split, SPLITS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vaex.reporting.grid import Grid
 from vaex.reporting.groups import Group, scores_measured
 from vaex.reporting.published import ALL, Published, kinds_of_category, published_columns
 from vaex.reporting.results import Result
-from vaex.reporting.seeds import explained, lookup, resolution_note, scores_chosen
+from vaex.reporting.seeds import at_resolution, common_resolution, explained, lookup, resolution_note, scores_chosen
 from vaex.reporting.summary import Summary, summarise
 
 SHOWN = ("expVAE", "AE (SSIM)", "AE (L2)", "VAE-grad", "FAVAE", "PaDiM", "PatchCore")
@@ -72,12 +72,17 @@ def category_grid(
         columns = [column for column, kept in zip(columns, known, strict=True) if kept]
         values = [found for found, kept in zip(values, known, strict=True) if kept]
     theirs = chosen_columns(metric, published)
+    sides = [common_resolution([run for runs in column.runs.values() for run in runs]) for column in columns]
+
+    def measured_here(cells: Iterable[Summary | None]) -> list[Summary | None]:
+        return [at_resolution(found, metric, side) for found, side in zip(cells, sides, strict=True)]
+
     labels: list[tuple[str, ...]] = []
     rows: list[tuple[Summary | None, ...]] = []
     for name in categories:
         labels.append((name,))
         ours = (summarise(found[name], interval, confidence) for found in values)
-        rows.append((*ours, *(column.cells.get(name) for column in theirs)))
+        rows.append((*measured_here(ours), *(column.cells.get(name) for column in theirs)))
     for title, kind, whole in (("textures", "texture", 5), ("objects", "object", 10), ("all", None, 15)):
         members = [name for name in categories if kind is None or kinds.get(name) == kind]
         if members and (kind is not None or len(categories) > 1):
@@ -85,7 +90,7 @@ def category_grid(
             over = (
                 mean_over(column, found, members, interval, confidence) for column, found in _pairs(columns, values)
             )
-            rows.append((*over, *(published_mean(column, members) for column in theirs)))
+            rows.append((*measured_here(over), *(published_mean(column, members) for column in theirs)))
     if theirs:
         labels.append(("all 15, as published",))
         rows.append((*(None for _ in columns), *(published_mean(column, list(kinds)) for column in theirs)))

@@ -56,21 +56,22 @@ def text_table(grid: Grid, digits: int = 4) -> Table:
 
 
 def csv_text(grids: Sequence[Grid]) -> str:
-    """Return one line per cell: table, labels, column, mean, std, low, high and the number of runs, empty if published.
+    """Return one line per cell: table, labels, column, mean, std, low, high, number of runs (none if published), pixels.
 
-    Numbers are written in full. Texts that a spreadsheet would take for a formula get an apostrophe in front.
+    The last is the ``resolution``, height and width at which maps and masks were compared, of measures that count
+    pixels. Numbers are written in full. Texts that a spreadsheet would take for a formula get an apostrophe in front.
     """
     heads = list(dict.fromkeys(head for grid in grids for head in grid.heads))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["table", *map(harmless_cell, heads), "column", "mean", "std", "low", "high", "n"])
+    writer.writerow(["table", *map(harmless_cell, heads), "column", "mean", "std", "low", "high", "n", "resolution"])
     for grid in grids:
         for label, cells in zip(grid.labels, grid.cells, strict=True):
             told = dict(zip(grid.heads, label, strict=True))
             for column, cell in zip(grid.columns, cells, strict=True):
                 if cell is None:
                     continue
-                numbers = [cell.mean, cell.std, cell.low, cell.high, len(cell.values) or None]
+                numbers = [cell.mean, cell.std, cell.low, cell.high, len(cell.values) or None, cell.resolution]
                 texts = [grid.title, *(told.get(head, "") for head in heads), column]
                 writer.writerow([*map(harmless_cell, texts), *("" if n is None else repr(n) for n in numbers)])
     return stream.getvalue()

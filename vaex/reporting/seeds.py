@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vaex.reporting.grid import Grid
 from vaex.reporting.groups import Group, chosen_score, scored_measure, scores_measured
+from vaex.reporting.resolution import counts_pixels, resolution_of, resolution_sentence
 from vaex.reporting.results import Result, measured, values_of
 from vaex.reporting.summary import Summary, summarise
 
@@ -25,7 +27,13 @@ def cell(
     runs: Sequence[Result], stage: str, metric: str, score: str | None, interval: str, confidence: float
 ) -> Summary | None:
     """Return mean, spread and interval of a measure over runs; None where no run has it."""
-    return summarise(lookup(runs, stage, metric, score), interval, confidence)
+    found = summarise(lookup(runs, stage, metric, score), interval, confidence)
+    return at_resolution(found, metric, common_resolution(runs))
+
+
+def at_resolution(cell: Summary | None, metric: str, side: int | None) -> Summary | None:
+    """Return the cell with the pixels a side that it was measured at, where ``metric`` counts pixels."""
+    return replace(cell, resolution=side) if cell is not None and counts_pixels(metric) else cell
 
 
 def seeds_grid(
@@ -84,7 +92,11 @@ def explained(rows: Sequence[Sequence[Summary | None]], interval: str, confidenc
 
 def resolution_note(groups: Sequence[Group]) -> list[str]:
     """Return the sentence that says at how many pixels maps and masks were compared, where the configs state it."""
-    configs = [run.config for group in groups for run in group.runs]
-    sides = {config.get("metrics.resolution") or config.get("data.size") for config in configs}
-    told = ", ".join(str(side) for side in sorted(side for side in sides if isinstance(side, int)))
-    return [f"Maps and masks are compared at {told} pixels a side."] if told else []
+    told = resolution_sentence((group.label, resolution_of(run.config)) for group in groups for run in group.runs)
+    return [told] if told else []
+
+
+def common_resolution(runs: Sequence[Result]) -> int | None:
+    """Return the pixels a side at which all ``runs`` compared maps and masks, None where they differ or do not say."""
+    sides = {resolution_of(run.config) for run in runs}
+    return sides.pop() if len(sides) == 1 else None

@@ -20,7 +20,8 @@ ALL_RESAMPLES = 50_000
 class Summary:
     """One cell: ``values`` one per seed, their mean, and where there are two or more their spread and interval.
 
-    A published number has no values; ``digits`` are the decimals that it was printed with.
+    A published number has no values; ``digits`` are the decimals that it was printed with. ``resolution`` is the
+    height and width in pixels at which maps and masks were compared, of measures that count pixels.
     """
 
     mean: float
@@ -29,6 +30,7 @@ class Summary:
     low: float | None = None
     high: float | None = None
     digits: int | None = None
+    resolution: int | None = None
 
 
 def summarise(values: Sequence[float], interval: str = "t", confidence: float = 0.95) -> Summary | None:
