@@ -56,7 +56,7 @@ def text_table(grid: Grid, digits: int = 4) -> Table:
 
 
 def csv_text(grids: Sequence[Grid]) -> str:
-    """Return one line per cell: table, labels, column, mean, std, low, high, number of runs (none if published), pixels.
+    """Return one line per cell: table, labels, column, mean, std, low, high, runs (none if published), pixels.
 
     The last is the ``resolution``, height and width at which maps and masks were compared, of measures that count
     pixels. Numbers are written in full. Texts that a spreadsheet would take for a formula get an apostrophe in front.
