@@ -95,6 +95,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "accumulated": ({}, {"every": 2}),
     "accumulated and clipped": ({}, {"every": 3, "clip": 0.05}),
     "attention": ({"attention": {"weight": 300.0, "layer": "conv1"}}, {}),
+    "attention, channels_last": ({"attention": {"weight": 300.0, "layer": "conv1"}, "channels_last": True}, {}),
 }
 
 
@@ -161,11 +162,18 @@ def test_discriminator_learns_to_tell_permuted_codes(tmp_path: Path) -> None:
 # Resumed, compiled, other precisions
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = built()
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(channels_last: bool, tmp_path: Path) -> None:
+    whole = built(channels_last=channels_last)
     train(tmp_path, whole, max_epochs=3)
-    train(tmp_path, built(), LastCheckpoint(str(tmp_path / "half.ckpt"), 8), max_epochs=-1, max_steps=8)
-    again = built()
+    train(
+        tmp_path,
+        built(channels_last=channels_last),
+        LastCheckpoint(str(tmp_path / "half.ckpt"), 8),
+        max_epochs=-1,
+        max_steps=8,
+    )
+    again = built(channels_last=channels_last)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=3,

@@ -115,3 +115,9 @@ def test_known_answers_of_irs() -> None:
     assert moved[0, 1] == pytest.approx(0, abs=0.05)  # all of its range, whatever the other factor is
     with pytest.raises(VaexError, match="quantile"):
         irs_scores(factors, factors, quantile=1.5)
+
+
+@pytest.mark.parametrize("options", [{"trees": 0}, {"leaf": 0}])
+def test_forests_that_cannot_be_grown_are_told(options: dict[str, int], entangled: Case) -> None:
+    with pytest.raises(VaexError, match="dci_forest needs trees and leaf of at least 1, got"):
+        dci_forest_scores(*entangled, **options)

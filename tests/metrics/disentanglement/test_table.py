@@ -58,6 +58,23 @@ def test_tensors_and_labels_of_any_kind_are_the_same_table() -> None:
     np.testing.assert_array_equal(code_table(graph, FACTORS).codes, CODES)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["bool", "int8", "int32", "int64", "uint64"])
+def test_the_extremes_of_every_kind_of_number_are_labels(kind: str) -> None:
+    ends = [False, True] if kind == "bool" else [np.iinfo(kind).min, np.iinfo(kind).max]
+    table = code_table(CODES, np.array(ends, kind)[FACTORS[:, :1]])
+    assert table.classes.tolist() == FACTORS[:, :1].tolist()
+    high = code_table(CODES, np.uint64(2**63) + FACTORS.astype(np.uint64))
+    assert high.classes.tolist() == FACTORS.tolist()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, None])
+def test_a_seed_that_is_none_is_told(seed: Any) -> None:
+    for name in ("factor_vae", "beta_vae", "sap", "dci_forest"):
+        with pytest.raises(VaexError, match="seed must be a whole number from 0 to 4294967295, got"):
+            SCORES[name](CODES, FACTORS, seed)
+
+
 def test_rows_are_drawn_once_and_apart() -> None:
     table = code_table(np.column_stack([np.arange(120.0), -np.arange(120.0)]), FACTORS)
     train, test = drawn(table, 3, 60, 30)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vaex.errors import VaexError
 from vaex.metrics.disentanglement.pruning import COLLAPSED, Pruned, pruned_table
 from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Split, drawn
 
@@ -121,11 +122,14 @@ def dci_forest_scores(
     (perfect codes of dSprites: .60 instead of 1).
 
     Raises:
-        VaexError: as `vaex.metrics.disentanglement.table.code_table`.
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`; for fewer than one tree or image in a leaf.
 
     Differs: the values are not those of boosted trees; never compare them with a published DCI.
     """
     from sklearn.ensemble import RandomForestClassifier
+
+    if trees < 1 or leaf < 1:
+        raise VaexError(f"dci_forest needs trees and leaf of at least 1, got {trees} and {leaf}.")
 
     def forest() -> Any:  # the number of processes changes no value
         options = {"min_samples_leaf": leaf, "max_features": None, "random_state": seed, "n_jobs": -1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,7 @@ def _classes(column: NDArray[Any], place: int) -> tuple[Integers, int]:
             f"Factor {place} has the same value {low} in all {len(column)} images: leave constant factors out, or "
             "encode images in which it varies."
         )
-    if column.dtype.kind == "f" or high - low > 2**20:
+    if column.dtype.kind == "f" or int(high) - int(low) > 2**20 or int(high) >= 2**63:
         values, classes = np.unique(column, return_inverse=True)
         return classes.astype(np.int64), len(values)
     # Small whole numbers need no sorting
@@ -134,8 +135,19 @@ def drawn(table: CodeTable, seed: int, train: int = TRAIN, test: int = TEST) -> 
     return Split(_rows(table, order[:train]), judged)
 
 
+def seeded(seed: Any, stream: int) -> np.random.Generator:
+    """Return the generator of one of the streams of draws of ``seed``.
+
+    Raises:
+        VaexError: for a seed that scikit-learn would not take either.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+        raise VaexError(f"seed must be a whole number from 0 to 4294967295, got {seed!r}.")
+    return np.random.default_rng((int(seed), stream))
+
+
 def _order(table: CodeTable, seed: int) -> Integers:
-    return np.random.default_rng((seed, 0)).permutation(len(table.codes))
+    return seeded(seed, 0).permutation(len(table.codes))
 
 
 def _rows(table: CodeTable, rows: Integers) -> CodeTable:

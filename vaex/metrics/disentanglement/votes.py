@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.predictors import logistic
 from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table, used_latents, variance
-from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table
+from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table, seeded
 
 BATCH = 64
 Singles = NDArray[np.float32]
@@ -109,7 +109,7 @@ def factor_vae_scores(
     # Powers of two change no digit, and keep the squares of large codes within float32
     exponents = np.rint(0.5 * np.log2(variances[active])).astype(np.int32)
     used, own = np.ldexp(offsets[active], -exponents[:, None]), np.ldexp(variances[active], -2 * exponents)
-    draws, generator = RowDraws(table, batch), np.random.default_rng((seed, 1))
+    draws, generator = RowDraws(table, batch), seeded(seed, 1)
     shape = (table.classes.shape[1], len(used))
     tables = []
     for count in votes:
@@ -166,7 +166,7 @@ def beta_vae_scores(
     pruned = pruned_table(codes, factors, threshold)
     table, count_of_pruned = pruned.table, pruned.counted("beta_vae")
     _checked(votes, batch, table)
-    draws, generator = RowDraws(table, 1), np.random.default_rng((seed, 2))
+    draws, generator = RowDraws(table, 1), seeded(seed, 2)
     points: list[tuple[NDArray[np.float64], Integers]] = []
     for count in votes:
         fixed, first, second = draws.pairs(generator, count, batch)
