@@ -41,7 +41,9 @@ class OperatingPoints:
 
 def levels(thresholds: Floats, values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return how many thresholds each value reaches: it is at or above threshold i where its level exceeds i."""
-    found = np.searchsorted(thresholds, np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf), side="right")
+    found: NDArray[np.int64] = np.searchsorted(
+        thresholds, np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf), side="right"
+    )
     return found.astype(np.uint8)
 
 
