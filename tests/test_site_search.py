@@ -49,7 +49,7 @@ def test_a_word_is_found_and_its_page_opened(address: str, tmp_path: Path) -> No
             browser.until(f"[...{RESULTS}].some((a) => a.href.includes({page!r}))")
         browser.ask(f"[...{RESULTS}].find((a) => a.href.includes('inspection.html')).click()")
         browser.until("location.pathname.endsWith('/inspection.html')")
-        assert "false alarm" in browser.until("document.body && document.body.innerText").lower()
+        browser.until("!!document.body && document.body.innerText.toLowerCase().includes('false alarm')")
         assert [url for url in browser.requests if not url.startswith((address, "data:", "blob:"))] == []
         assert browser.errors == []
     finally:
