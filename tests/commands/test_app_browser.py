@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,9 @@ SHOWN = "document.querySelector('#{0} img') ? document.querySelector('#{0} img')
 WORDS = "document.querySelector('#words').innerText"
 
 
-def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+def start(*arguments: str, program: Sequence[str] = ("-m", "vaex")) -> tuple[subprocess.Popen[str], str]:
     """Start the app on a free port; return it and its address."""
-    command = [sys.executable, "-m", "vaex", "app", *arguments]
+    command = [sys.executable, *program, "app", *arguments]
     # In the background of a shell SIGINT is ignored, and what is started there would inherit that
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
@@ -106,6 +106,55 @@ def test_an_image_is_dropped_its_latents_moved_and_its_maps_taken(app: str, brow
 
     assert [url for url in browser.requests if not url.startswith((app, "data:", "blob:"))] == []
     assert browser.errors == []
+
+
+ENDLESS = """
+import sys, time
+import torch
+from vaex.attention.image_methods import SmoothGradient
+from vaex.cli import main
+
+def maps(self, view):
+    while True:
+        torch.nn.Identity()(torch.zeros(1))
+        time.sleep(0.05)
+
+SmoothGradient.maps = maps
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def choose(browser: Browser, name: str) -> None:
+    """Choose a method of the maps, by the mouse."""
+    browser.click("#method input")
+    option = f"#method [role=option][aria-label='{name}'], [role=listbox] [aria-label='{name}']"
+    browser.until(f"!!document.querySelector({option!r})")
+    browser.click(option)
+
+
+def test_a_method_without_end_is_stopped(browser: Browser, tmp_path: Path) -> None:
+    program = tmp_path / "endless.py"
+    program.write_text(ENDLESS)
+    process, address = start(program=[str(program)])
+    try:
+        browser.open(address)
+        browser.until("!!document.querySelector('#example')")
+        browser.click("#example")
+        browser.until(f"!!({SHOWN.format('maps')}) && {WORDS}.includes('score')")
+        maps = browser.ask(SHOWN.format("maps"))
+        choose(browser, "smooth_gradient")
+        browser.until(
+            "!!document.querySelector('#maps .progress-text, #maps .eta-bar, #words .generating, .progress-text')"
+        )
+        browser.click("#stop")
+        browser.until(f"{WORDS}.includes('Stopped. Choose another method')")
+        assert browser.ask(SHOWN.format("maps")) == maps
+        choose(browser, "hires_cam")
+        browser.until(f"({SHOWN.format('maps')}) !== {maps!r} && {WORDS}.includes('whatever maps are chosen')")
+        assert browser.errors == []
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_ctrl_c_before_anybody_came() -> None:

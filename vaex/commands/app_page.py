@@ -19,7 +19,7 @@ from vaex.errors import VaexError
 from vaex.viz.overlays import OPACITY
 
 NONE = "none"
-SLOW = "the last four look at the image many times and take longer, on large models minutes: Stop ends them"
+SLOW = "score_cam, smooth_gradient and integrated_gradients take long, on large models minutes: Stop ends them"
 STYLE = """
 .vaex-head { font-size: 1.25rem; margin: 0 }
 .vaex-head span { padding: .1rem .5rem; border-radius: .3rem; color: #fff !important; font-weight: 700 }
