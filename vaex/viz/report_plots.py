@@ -114,7 +114,7 @@ def line_plot(
     )
     told = [title, _legend(list(clean))]
     if curve is not None:
-        told.append(" (\N{BLACK CIRCLE} slider" + (f", \N{WHITE DIAMOND} {MARKED})" if mark is not None else ")"))
+        told.append(" (\N{BLACK CIRCLE} slider" + (", \N{WHITE DIAMOND} calibrated)" if mark is not None else ")"))
     return element("figure", drawn, element("figcaption", *told))
 
 

@@ -71,6 +71,7 @@
     const truth = (item) => (item.kind !== null ? item.kind : item.label === null ? "" : item.label ? "anomalous" : "normal");
     const facts = (item) => [truth(item), "score " + number(item.score)].filter(Boolean).join(", ");
     const describe = (item) => [item.name, facts(item), verdict(item)].filter(Boolean).join(", ");
+    const drawn = (map) => items.some((item) => item.values[map].some(Boolean)); // one that is 0 everywhere has no range
     const method = () => (byId("method") ? byId("method").value : null);
 
     // Number of the map that is chosen, of several by the method; "plain" or "decoded" without one
@@ -111,7 +112,8 @@
       painter.bar(byId("bar"), low, high, painted);
       byId("bar-low").textContent = painted ? "above " + number(pixel.thresholds[position("pixel")]) : number(low);
       const one = title + (by === null ? "" : " by " + by) + "; one scale for all images";
-      byId("bar-high").textContent = painted ? "" : number(high) + " (" + unit + ": " + one + ")";
+      const none = drawn(map) ? "" : "; 0 everywhere";
+      byId("bar-high").textContent = painted ? "" : number(high) + " (" + unit + ": " + one + none + ")";
     }
 
     function order() {
@@ -126,8 +128,7 @@
     function enlarge(item) {
       const by = method(), numbers = gallery.maps.map((_, index) => index);
       const some = numbers.filter((index) => gallery.maps[index].method === null || gallery.maps[index].method === by);
-      const drawn = (index) => gallery.maps[index].method !== null && items.some((one) => one.values[index].some(Boolean));
-      const latents = some.filter(drawn).map((index) => gallery.maps[index]); // one that is 0 everywhere has no range
+      const latents = some.filter((index) => gallery.maps[index].method !== null && drawn(index)).map((index) => gallery.maps[index]);
       let low = Math.min(0, ...latents.map((one) => one.low)), high = latents.length ? Math.max(...latents.map((one) => one.high)) : 1;
       if (isSigned(low, high)) [low, high] = [-Math.max(high, -low), Math.max(high, -low)];
       byId("large-title").textContent = describe(item);
