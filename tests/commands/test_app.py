@@ -194,7 +194,7 @@ def test_the_archive_holds_raw_maps_and_overlays(explorer: Explorer, tmp_path: P
 def test_a_long_method_is_stopped_at_the_next_module(explorer: Explorer) -> None:
     stopping, view, calls = Stopping(), seen(explorer), []
 
-    def ask(module: Any, args: Any) -> None:
+    def ask(module: Any, args: Any, output: Any) -> None:
         calls.append(module)
         if len(calls) == 3:
             threading.Thread(target=stopping.ask, args=["another"]).start()  # somebody else's, who waits for nothing
