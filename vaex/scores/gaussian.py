@@ -81,7 +81,7 @@ def squared_distance(normal: LowRank, values: Tensor, shrink: float) -> Tensor:
     across = away - torch.bmm(along, basis.transpose(1, 2))  # of the lengths alone the rest would be a small difference
     strong, rest = 1 / (normal.values + shrink).to(values), 1 / (normal.rest + shrink).to(values)
     squared = (along.square() * strong[:, None]).sum(2) + across.square().sum(2) * rest[:, None]
-    return squared.reshape(-1, len(values)).T
+    return squared.reshape(values.shape[1], -1).T  # by the number of positions: an export leaves that of images open
 
 
 def log_likelihood(normal: LowRank, values: Tensor, shrink: float) -> Tensor:

@@ -66,10 +66,19 @@ class PatchCore(FeatureScore):
                 f"score={self.known_as} was fitted to {memory.shape[1]} channels, this model has {patches.shape[2]}; "
                 "run `vaex calibrate ckpt=... score=patchcore`."
             )
-        nearest = [torch.cdist(image / scale, memory).amin(1) for image in patches]
+        nearest = [nearest_distance(image / scale, memory) for image in patches]  # one by one: it is M numbers a patch
         cells = raw_features(evidence, self.known_as).shape[2:]
         distance: Tensor = torch.stack(nearest).unflatten(1, cells)[:, None]
         return distance
+
+
+def nearest_distance(points: Tensor, memory: Tensor) -> Tensor:
+    """Return the Euclidean distance (N,) of ``points`` (N, K) to the nearest of ``memory`` (M, K).
+
+    By one matrix product, as `torch.cdist` has it for more than 25 points, which onnxruntime does not know.
+    """
+    squared = memory.square().sum(1) - 2 * points @ memory.T  # (N, M), less the squared length of the point
+    return (squared.amin(1) + points.square().sum(1)).clamp(min=0).sqrt()
 
 
 class PatchFitter:
