@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaex.attention import attention_maps
+from vaex.attention.gradients import summable
 from vaex.attention.targets import target_named
 from vaex.attention.values import target_values
 from vaex.errors import VaexError, unknown
@@ -89,10 +90,10 @@ class AttentionExpansion:
         """
         if self.layer is None:
             raise VaexError("objective.layer is not known: give the model to build_objective too, or name a layer.")
-        posterior = Posterior(*(part.float() for part in output.posterior))
+        posterior = Posterior(*(summable(part) for part in output.posterior))
         targets = target_values(posterior, self.target)
         activation = output.activations[self.layer]
-        return attention_maps(activation, targets, self.method, self.rectify, create_graph=True).float()
+        return summable(attention_maps(activation, targets, self.method, self.rectify, create_graph=True))
 
     def price(self, left_out: Tensor) -> Tensor:
         """Return the price, (), of the mean of 1 - A over the cells of each image, (B,)."""
