@@ -142,7 +142,7 @@ def test_the_map_that_is_trained_is_the_one_that_explains(name: str) -> None:
     objective: Any = build_objective(config, vae)
     assert objective.layer == "encoder.conv2"  # the default
     output = vae(images, keep=objective.keep, sample=False)
-    options = {key: value for key, value in config.items() if key != "name"}
+    options: dict[str, Any] = {key: value for key, value in config.items() if key != "name"}
     shown = latent_attention(vae, images, "conv2", size="layer", **options)
     assert float(shown.std()) > 0.05
     torch.testing.assert_close(objective.maps(output).detach(), shown, rtol=1e-4, atol=1e-5)

@@ -90,7 +90,8 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
 def channel_rms(activation: Tensor) -> Tensor:
     """Return the root mean square over channels of an activation (B, K, h, w) at each cell, (B, h, w)."""
     # vector_norm has a finite slope (0) where all channels are 0, and sums half precision in single
-    return torch.linalg.vector_norm(activation, dim=1) / math.sqrt(activation.shape[1])
+    length: Tensor = torch.linalg.vector_norm(activation, dim=1)
+    return length / math.sqrt(activation.shape[1])
 
 
 def activation_length(activation: Tensor, gradient: Tensor) -> Tensor:

@@ -72,15 +72,12 @@ class AttentionExpansion:
             raise VaexError(f"objective.target must be one value for an image, such as sum, got {target!r}.")
         self.weight, self.layer, self.method, self.target = weight, layer, method, target
         self.rectify, self.beta = rectify, beta
-
-    @property
-    def keep(self) -> tuple[str, ...]:
-        """The layer, once it is known."""
-        return () if self.layer is None else (self.layer,)
+        self.keep: tuple[str, ...] = () if layer is None else (layer,)
 
     def bind(self, model: VAE) -> None:
         """Find the layer in ``model``, and that it gives a map."""
         self.layer = readable_layer(model, self.layer, "objective.layer", method=self.method, target=self.target)
+        self.keep = (self.layer,)
 
     def maps(self, output: VAEOutput) -> Tensor:
         """Return 1 - A, (B, 1, h, w) in [0, 1], with its graph.
