@@ -140,6 +140,33 @@ def test_ped1_paper_has_the_network_of_the_paper(tmp_path: Path) -> None:
     assert model(torch.rand(1, 1, 100, 100)).reconstruction.shape == (1, 1, 100, 100)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "objective", "method", "target", "rectify", "pasted"),
+    [
+        (["experiment=mvtec_pixel_attention"], "synthetic_attention", "hires_cam", "total_kl", "root", 2),
+        (["experiment=mvtec_pixel_coverage"], "attention_expansion", "grad_cam", "sum", "one_minus_sigmoid", 0),
+        (
+            ["experiment=mvtec_pixel_coverage", "objective=attention_size"],
+            *("attention_size", "grad_cam", "sum", "one_minus_sigmoid", 0),
+        ),
+        (
+            ["experiment=mvtec_pixel_coverage", "objective.rectify=one_minus_min_max"],
+            *("attention_expansion", "grad_cam", "sum", "one_minus_min_max", 0),
+        ),
+    ],
+)
+def test_the_map_that_is_trained_is_the_one_that_is_measured(
+    overrides: list[str], objective: str, method: str, target: str, rectify: str, pasted: int, tmp_path: Path
+) -> None:
+    config = plain(composed(tmp_path, *overrides))
+    shown = {name: config["attention"][name] for name in ("layer", "method", "target", "rectify")}
+    assert shown == {"layer": "layer2", "method": method, "target": target, "rectify": rectify}
+    assert (config["objective"]["name"], config["objective"]["layer"]) == (objective, "layer2")
+    assert config["data"]["pasted"] == pasted
+    assert config["network"]["norm"] == "group"
+    assert callable(build_objective(config["objective"]))
+
+
 def test_experiments_win_over_groups_and_the_command_line_over_both(tmp_path: Path) -> None:
     config = composed(tmp_path, "experiment=mnist_one_class", "data.normal_class=3", "optim.lr=0.5")
     assert config.network.name == "mnist"

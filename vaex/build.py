@@ -19,7 +19,9 @@ from vaex.intake import check_checkpoint_archive, check_plain
 from vaex.networks import VAE
 from vaex.networks.likelihoods import LikelihoodHead
 from vaex.objectives import DIPVAEI, DIPVAEII, ELBO, IWAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
-from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm, readable_layer
+from vaex.objectives.attention import AttentionDisentanglement, AttentionTerm
+from vaex.objectives.coverage import AttentionExpansion, AttentionSize
+from vaex.objectives.layers import readable_layer
 from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
 from vaex.objectives.warmup import Warmup
@@ -50,7 +52,12 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "iwae": IWAE,
     "factor_vae": FactorVAE,
     "synthetic_attention": SyntheticAttention,
+    "attention_expansion": AttentionExpansion,
+    "attention_size": AttentionSize,
 }
+BOUND = (IWAE, SyntheticAttention, AttentionExpansion)
+"""Objectives that look at the model before the first step."""
+
 CHECKPOINT_FIELDS = ("state_dict", "hyper_parameters")
 
 
@@ -116,14 +123,19 @@ def build_objective(objective: Mapping[str, Any], model: VAE | None = None, seed
     if options.get("warmup"):
         call_checked("objective.warmup", Warmup, options["warmup"])
     built: Objective = call_checked(f"objective '{objective['name']}'", function, options)
-    if isinstance(built, IWAE) and model is not None:
+    if isinstance(built, BOUND) and model is not None:
         built.bind(model)
     term = call_checked("objective.attention", AttentionTerm, attention)
     if term.weight == 0:
         return built
     if model is None:
         raise VaexError("objective.attention reads a layer of the model: give the model to build_objective too.")
-    return AttentionDisentanglement(built, term, readable_layer(model, term), seed)
+    if model.latents < 2:
+        raise VaexError(
+            f"objective.attention compares latents: network.latents must be 2 or more, got {model.latents}."
+        )
+    layer = readable_layer(model, term.layer, "objective.attention.layer", latents=[0, 1], target=term.target)
+    return AttentionDisentanglement(built, term, layer, seed)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

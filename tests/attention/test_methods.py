@@ -47,12 +47,17 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
     return result
 
 
+def activation_length(activation: Tensor, gradient: Tensor) -> Tensor:
+    return torch.sqrt(sum((channel**2 for channel in activation), torch.zeros(())) / len(activation))
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "hires_cam": hires_cam,
     "layer_cam": layer_cam,
     "xgrad_cam": xgrad_cam,
     "grad_cam_plus_plus": grad_cam_plus_plus,
+    "activation": activation_length,
 }
 
 
@@ -128,13 +133,28 @@ def test_grad_cam_has_no_weights_before_a_normalisation_per_channel() -> None:
 def test_rectifiers() -> None:
     values = torch.tensor([-2.0, 0.0, 3.0])
     expected = {"relu": [0.0, 0.0, 3.0], "abs": [2.0, 0.0, 3.0], "none": [-2.0, 0.0, 3.0]}
-    found = {name: rectifier(values).tolist() for name, rectifier in RECTIFIERS.items()}
+    found = {name: rectifier(values[None]).flatten().tolist() for name, rectifier in RECTIFIERS.items()}
+    assert found.pop("one_minus_sigmoid") == pytest.approx([1 - 1 / (1 + math.exp(-v)) for v in values.tolist()])
+    assert found.pop("one_minus_min_max") == pytest.approx([1.0, 0.6, 0.0])
     assert found.pop("root") == pytest.approx([-math.sqrt(2), 0.0, math.sqrt(3)])
     assert found == expected
     slope = torch.zeros(1, requires_grad=True)
     RECTIFIERS["root"](slope).sum().backward()
     assert slope.grad is not None
     assert bool(slope.grad.isfinite())
+
+
+def test_every_map_has_a_range_of_its_own_and_a_flat_one_leaves_nothing_out() -> None:
+    maps = torch.tensor([[[[0.0, 4.0]], [[-1.0, 1.0]]], [[[2.0, 2.0]], [[0.0, 1e-30]]]])  # (2, 2, 1, 2)
+    found = RECTIFIERS["one_minus_min_max"](maps)
+    assert found.tolist() == [[[[1.0, 0.0]], [[1.0, 0.0]]], [[[0.0, 0.0]], [[1.0, 0.0]]]]
+
+
+def test_a_layer_read_directly_has_a_finite_slope_where_it_is_dead() -> None:
+    activation = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    METHODS["activation"](activation, torch.zeros(1, 1, 3, 2, 2)).sum().backward()
+    assert activation.grad is not None
+    assert not activation.grad.any()
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

@@ -98,6 +98,8 @@ CASES = {
     "features, dip": Case(VECTOR, {"name": "dip_vae_i"}, lambda batch: defects(batch, pasted=0)),
     "synthetic attention": Case(GRID, {"name": "synthetic_attention"}, defects),
     "synthetic attention, direct": Case(GRID, {"name": "synthetic_attention", "map": "direct"}, defects),
+    "attention expansion": Case(NETWORK, {"name": "attention_expansion", "layer": "relu2", "weight": 50.0}),
+    "attention size": Case(NETWORK, {"name": "attention_size", "layer": "relu2"}),
     "synthetic attention without clean images": Case(
         NETWORK,
         {"name": "synthetic_attention", "layer": "relu2", "elbo": 5.0, "target": "total_kl"},

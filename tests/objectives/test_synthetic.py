@@ -172,6 +172,36 @@ def test_what_it_cannot_learn_from_is_told() -> None:
         SyntheticAttention(map="direct")(given["image"], vector(given["image"]), 0, given)
 
 
+def test_a_layer_read_directly_is_the_control_of_a_code_without_cells() -> None:
+    from vaex.attention import latent_attention
+
+    vae, given = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "depth": 2}), batch()
+    objective, output, terms = run(vae, given, map="activation", layer="relu1", elbo=0.0)  # type: ignore[arg-type]
+    expected = output.activations["relu1"].detach().square().mean(1, keepdim=True).sqrt()
+    torch.testing.assert_close(objective.maps(output).detach(), expected)
+    options: dict[str, Any] = {"method": "activation", "target": "sum", "rectify": "none", "size": "layer"}
+    torch.testing.assert_close(latent_attention(vae, given["image"], "relu1", **options), expected)
+    terms.total.backward()
+    reached = {name for name, weight in vae.named_parameters() if weight.grad is not None and bool(weight.grad.any())}
+    assert reached == {"encoder.conv1.weight", "encoder.conv1.bias"}
+
+
+def test_batch_norm_is_refused_where_it_would_couple_the_attention() -> None:
+    vae = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "depth": 2, "norm": "batch"})
+    with pytest.raises(VaexError, match="Batch-norm layer 'norm1' in training mode couples the images"):
+        build_objective({"name": "synthetic_attention", "layer": "conv2"}, vae)
+    build_objective({"name": "synthetic_attention", "layer": "conv2", "map": "activation"}, vae)
+
+
+def test_behind_a_normalisation_the_attention_sums_to_nothing() -> None:
+    """A factor of what is normalised changes nothing: sum A dT/dA is the derivative by that factor."""
+    activation = drawn(2, 4, 6, 6).requires_grad_()
+    code = torch.tanh(nn.functional.group_norm(nn.functional.conv2d(activation, drawn(6, 4, 3, 3)), 2)).mean((2, 3))
+    gradient = torch.autograd.grad(code.square().sum(), activation)[0]
+    maps = (activation * gradient).sum(1)
+    assert bool((maps.sum((1, 2)).abs() < 1e-4 * maps.abs().sum((1, 2))).all())
+
+
 def test_a_vae_of_pixels_learns_at_any_layer() -> None:
     vae = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "depth": 2})
     given = batch()

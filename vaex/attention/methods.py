@@ -7,6 +7,7 @@
 | layer_cam | ReLU(g_k), cell by cell | sum_k w_k A_k | layer |
 | xgrad_cam | sum g_k A_k / sum A_k | sum_k w_k A_k | layer |
 | grad_cam_plus_plus | sum a ReLU(g_k) | sum_k w_k A_k | layer |
+| activation | - | root of the mean over k of A_k^2 (a control) | layer |
 | score_cam | change of the target when A_k masks the image | sum_k w_k A_k | layer and image |
 | gradient | - | sum_c dS/dx_c | image |
 | smooth_gradient | - | mean over noisy images of sum_c dS/dx_c | image |
@@ -19,6 +20,7 @@ returns unrectified maps (t, B, h, w); put a new one into `METHODS`. Those that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,12 +87,28 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
     return torch.einsum("tbk,bkhw->tbhw", (scale * gradient.relu()).sum((-2, -1)), activation)
 
 
+def channel_rms(activation: Tensor) -> Tensor:
+    """Return the root mean square over channels of an activation (B, K, h, w) at each cell, (B, h, w)."""
+    # vector_norm has a finite slope (0) where all channels are 0, and sums half precision in single
+    length: Tensor = torch.linalg.vector_norm(activation, dim=1)
+    return length / math.sqrt(activation.shape[1])
+
+
+def activation_length(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Read the layer directly: `channel_rms`, the same map for every target and no gradient in it.
+
+    It explains no target. It is the control of the other methods: what their maps owe to the layer alone.
+    """
+    return channel_rms(activation).expand(len(gradient), -1, -1, -1)
+
+
 METHODS: dict[str, LayerMethod] = {
     "grad_cam": grad_cam,
     "hires_cam": hires_cam,
     "layer_cam": layer_cam,
     "xgrad_cam": xgrad_cam,
     "grad_cam_plus_plus": grad_cam_plus_plus,
+    "activation": activation_length,
 }
 """Methods of the layer by name."""
 
@@ -103,11 +121,24 @@ def signed_root(maps: Tensor) -> Tensor:
     return maps * (maps.abs() + ROOT_EPS).rsqrt()
 
 
+def one_minus_sigmoid(maps: Tensor) -> Tensor:
+    """Return 1 - sigmoid(m) in [0, 1]: what the attention leaves out, squashed cell by cell."""
+    return torch.sigmoid(-maps)
+
+
+def one_minus_min_max(maps: Tensor) -> Tensor:
+    """Return 1 - (m - min) / (max - min) in [0, 1] over the cells of each map (..., h, w), 0 for a flat one."""
+    highest, lowest = maps.amax((-2, -1), keepdim=True), maps.amin((-2, -1), keepdim=True)
+    return (highest - maps) / torch.where(highest == lowest, 1.0, highest - lowest)
+
+
 RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,  # the paper
     "abs": torch.abs,  # the official code
     "none": lambda maps: maps,  # signed
     "root": signed_root,
+    "one_minus_sigmoid": one_minus_sigmoid,  # CAVGA's anomaly map
+    "one_minus_min_max": one_minus_min_max,
 }
 
 

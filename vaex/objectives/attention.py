@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaex.attention import attention_maps, latent_attention
-from vaex.attention.isolation import refuse_coupling, undisturbed
-from vaex.attention.layers import default_layer
+from vaex.attention import attention_maps
 from vaex.attention.maps import resize_maps
 from vaex.attention.values import target_values
 from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
 from vaex.metrics.overlap import positive_part, safe_ratio
-from vaex.networks.vae import VAE
 from vaex.objectives.gathering import joint_mean, joint_sum
 from vaex.objectives.terms import AFTER_TRAINING, Objective, Terms
 from vaex.objectives.warmup import Warmup
@@ -154,30 +151,6 @@ def most_active_pair(posterior: Posterior, step: int = AFTER_TRAINING) -> list[i
     """
     kl = joint_mean(posterior.kl_to_normal().detach().mean(0), step)  # (D,) or (D, h, w)
     return kl.reshape(len(kl), -1).sum(1).topk(2).indices.tolist()
-
-
-def readable_layer(model: VAE, term: AttentionTerm) -> str:
-    """Return the layer that ``term`` names, or the default one, once a map of one blank image could be read from it.
-
-    Raises:
-        VaexError: for fewer than two latents, a layer that gives no map, or batch-norm in an encoder that trains.
-    """
-    if model.latents < 2:
-        raise VaexError(
-            f"objective.attention compares latents: network.latents must be 2 or more, got {model.latents}."
-        )
-    refuse_coupling(model.encoder)  # behind the code it touches no map
-    if model.shape is None:
-        if term.layer is None:
-            raise VaexError(
-                "A VAE without a shape cannot be probed for a layer; name one in objective.attention.layer."
-            )
-        return term.layer
-    blank = torch.zeros(1, *model.shape, device=next(model.parameters()).device)
-    with undisturbed(model, blank) as probe:
-        layer = term.layer or default_layer(model, model.encode, lambda posterior: posterior.mean, probe)
-    latent_attention(model, blank, layer, latents=[0, 1], target=term.target, size="layer")
-    return layer
 
 
 class AttentionDisentanglement:

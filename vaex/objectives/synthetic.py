@@ -1,4 +1,4 @@
-"""Maps that learn from pasted defects: the attention of a VAE, or its code read directly, is to find the mask."""
+"""Maps that learn from pasted defects: the attention of a VAE, or what it has read directly, is to find the mask."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaex.attention import attention_maps
-from vaex.attention.methods import signed_root
+from vaex.attention.isolation import refuse_coupling
+from vaex.attention.methods import channel_rms, signed_root
 from vaex.attention.targets import target_named
 from vaex.attention.values import target_values
 from vaex.errors import VaexError, unknown
+from vaex.networks.vae import VAE
 from vaex.objectives.gathering import joint_sum
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, Posterior, VAEOutput
 
-MAPS = ("attention", "direct")
-"""What is trained to be the anomaly map: HiResCAM of a target at a layer, or the length of the code at each cell."""
+MAPS = ("attention", "direct", "activation")
+"""What is trained to be the anomaly map: HiResCAM of a target at a layer, or the length of code or layer per cell."""
 
 
 def attention_map(activation: Tensor, targets: Tensor) -> Tensor:
@@ -55,10 +57,13 @@ class SyntheticAttention:
     """Cross-entropy of ``scale`` map + ``offset`` against the defects, plus ``elbo`` (reconstruction + beta KL).
 
     ``map`` "attention" is HiResCAM of ``target`` at ``layer``, as `vaex.explain` gives it with ``method=hires_cam
-    rectify=root``, here per channel; "direct" is the length of the code at each cell, which takes a latent grid and no
-    gradient: the control of the other. ``elbo`` weighs nats per value that is reconstructed, the cross-entropy nats per
-    cell. The reconstruction is that of the image without its defect (``clean`` of the batch); where a batch has none,
-    of its normal images alone.
+    rectify=root``, here per channel. Its controls have no gradient: "direct" is the length of the code at each cell of
+    a latent grid, "activation" that of the layer's activation, for codes without cells (``method=activation``).
+    ``elbo`` weighs nats per value that is reconstructed, the cross-entropy nats per cell. The reconstruction is that of
+    the image without its defect (``clean`` of the batch); where a batch has none, of its normal images alone.
+
+    Where all that follows the layer is normalised (a group norm), a factor of the layer changes nothing, so the cells
+    of HiResCAM sum to about 0: what it gives to a defect it takes from other cells. A direct map need not.
 
     With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout.
 
@@ -96,7 +101,12 @@ class SyntheticAttention:
             )
         self.map, self.target, self.layer = map, target, layer
         self.elbo, self.beta, self.scale, self.offset, self.least = elbo, beta, scale, offset, least
-        self.keep: tuple[str, ...] = (layer,) if map == "attention" else ()
+        self.keep: tuple[str, ...] = () if map == "direct" else (layer,)
+
+    def bind(self, model: VAE) -> None:
+        """Refuse a ``model`` whose batch-norm would couple the images of a batch in the attention."""
+        if self.map == "attention":
+            refuse_coupling(model.encoder)
 
     def maps(self, output: VAEOutput) -> Tensor:
         """Return the map that is trained, (B, 1, h, w), with its graph.
@@ -107,8 +117,12 @@ class SyntheticAttention:
         if self.map == "attention":
             posterior = Posterior(*(part.float() for part in output.posterior))
             return attention_map(output.activations[self.layer], target_values(posterior, self.target)).float()
+        if self.map == "activation":
+            return channel_rms(output.activations[self.layer].float())[:, None]
         if output.posterior.mean.dim() != 4:
-            raise VaexError("objective.map=direct reads a latent grid; use network=feature_grid, or map=attention.")
+            raise VaexError(
+                "objective.map=direct reads a latent grid; use network=feature_grid, map=activation or map=attention."
+            )
         return direct_map(output.posterior.mean.float())
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
