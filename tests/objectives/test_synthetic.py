@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vaex.attention.methods import signed_root
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.networks import FeatureVAE
-from vaex.objectives.synthetic import SyntheticAttention, attention_map, balanced_cross_entropy, direct_map
+from vaex.objectives.synthetic import SyntheticAttention, attention_energy, balanced_cross_entropy, direct_energy
 from vaex.types import Batch
 
 GRID: dict[str, Any] = {
@@ -36,10 +37,10 @@ def test_the_attention_of_a_linear_code_is_its_length() -> None:
     """d(.5 |We|^2)/de * e summed over channels is (We)^T (We)."""
     features, encoder = drawn(2, 6, 3, 4).requires_grad_(), nn.Conv2d(6, 5, 1, bias=False).double()
     code = encoder(features)
-    found = attention_map(features, 0.5 * code.square().sum((1, 2, 3))[:, None])
+    found = attention_energy(features, 0.5 * code.square().sum((1, 2, 3))[:, None])
     lengths = torch.einsum("dk,bkhw->bdhw", encoder.weight[:, :, 0, 0], features).norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found, lengths / math.sqrt(6), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(direct_map(code) * math.sqrt(5), lengths, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, lengths.square() / 6)
+    torch.testing.assert_close(direct_energy(code).sum(1, keepdim=True) * 5, lengths.square())
 
 
 def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
@@ -49,7 +50,7 @@ def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
     encoder = nn.Sequential(first, nn.Tanh(), nn.Conv2d(4, 4, 1)).double()
 
     def loss() -> Tensor:
-        maps = attention_map(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None])
+        maps = signed_root(attention_energy(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None]))
         return balanced_cross_entropy(4 * maps - 1, mask, 0.15)
 
     weight = first.weight
@@ -152,7 +153,7 @@ def test_the_loss_reaches_the_encoder_alone_where_the_elbo_is_off(kind: str) -> 
         ({"map": "directly"}, "objective.map 'directly': did you mean 'direct'"),
         ({"target": "kl"}, "one value for an image, such as total_kl, got 'kl'"),
         ({"target": "total_lk"}, "did you mean 'total_kl'"),
-        ({"elbo": -1.0}, "elbo and beta must be 0 or more"),
+        ({"elbo": -1.0}, "elbo, beta and naming must be 0 or more"),
         ({"least": 0.0}, r"least in \(0, 1\]"),
         ({"scale": 0.0}, "scale positive"),
     ],

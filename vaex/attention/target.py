@@ -45,10 +45,12 @@ def reduced_variance(mean: Tensor, logvar: Tensor, reduce: Callable[[Tensor], Te
 class Target:
     """A target that carries its parameters.
 
-    ``total`` adds its latents up to one map, ``single`` has one map and no latents to choose from; of a target with
-    ``draws`` the rectified maps of the draws are averaged.
+    ``total`` adds its latents up to one map, ``single`` has no latents to choose from and one map, or one for each of
+    its ``titles``; of a target with ``draws`` the rectified maps of the draws are averaged.
     """
 
+    titles: tuple[str, ...] = ()
+    """Names of its maps, where they are of no single latent."""
     total: ClassVar[bool] = False
     single: ClassVar[bool] = False
     draws: int = 1
@@ -56,7 +58,7 @@ class Target:
     """Whether it compares with the codes of normal images, by default those that calibration left in the model."""
 
     def values(self, seen: Seen) -> Tensor:
-        """Return (B, D), or (draws B, D) draw by draw; (B, 1) of a single one."""
+        """Return (B, D), or (draws B, D) draw by draw; of a single one (B, 1), or a column for each title."""
         raise NotImplementedError
 
 
