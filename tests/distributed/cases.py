@@ -98,6 +98,9 @@ CASES = {
     "features, dip": Case(VECTOR, {"name": "dip_vae_i"}, lambda batch: defects(batch, pasted=0)),
     "synthetic attention": Case(GRID, {"name": "synthetic_attention"}, defects),
     "synthetic attention, direct": Case(GRID, {"name": "synthetic_attention", "map": "direct"}, defects),
+    "synthetic attention, kinds": Case(
+        GRID, {"name": "synthetic_attention", "kinds": ["pasted", "recoloured", "noise", "shifted"]}, defects
+    ),
     "synthetic attention without clean images": Case(
         NETWORK,
         {"name": "synthetic_attention", "layer": "relu2", "elbo": 5.0, "target": "total_kl"},
