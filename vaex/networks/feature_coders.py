@@ -129,7 +129,7 @@ class FeatureDecoder(Decoder):
 class GridEncoder(nn.Module):
     """Encode features e (B, K, h, w) as a grid of latents: mu = W e + U2 GELU(U1 * e), which is e at the start.
 
-    ``conv1`` is U1, ``kernel`` cells a side; ``mean`` holds W and U2 as one 1x1 convolution of e and the hidden channels.
+    ``conv1`` is U1, ``kernel`` cells a side; ``mean`` holds W and U2 as one 1x1 convolution of e and hidden channels.
     """
 
     def __init__(self, channels: int, latents: int, hidden: int, kernel: int = 3) -> None:
