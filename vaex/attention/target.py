@@ -49,13 +49,16 @@ class Target:
     its ``titles``; of a target with ``draws`` the rectified maps of the draws are averaged.
     """
 
-    titles: tuple[str, ...] = ()
-    """Names of its maps, where they are of no single latent."""
     total: ClassVar[bool] = False
     single: ClassVar[bool] = False
     draws: int = 1
     calibrated: ClassVar[bool] = False
     """Whether it compares with the codes of normal images, by default those that calibration left in the model."""
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Names of its maps, where they are of no single latent and have any."""
+        return ()
 
     def values(self, seen: Seen) -> Tensor:
         """Return (B, D), or (draws B, D) draw by draw; of a single one (B, 1), or a column for each title."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vaex.attention import attention_maps
 from vaex.attention.groups import check_names, group_sums
 from vaex.attention.methods import signed_root
+from vaex.attention.target import Target
 from vaex.attention.targets import target_named
 from vaex.attention.values import over_cells, target_values
 from vaex.data.anomalies import KINDS
@@ -113,8 +114,7 @@ class SyntheticAttention:
         if map not in MAPS:
             raise unknown("objective.map", map, MAPS)
         found = target_named(target)
-        one = getattr(found, "total", False) or getattr(found, "single", False)
-        if not one or getattr(found, "titles", ()):
+        if not (isinstance(found, Target) and (found.total or found.single) and not found.titles):
             raise VaexError(f"objective.target must be one value for an image, such as total_kl, got {target!r}.")
         finite = all(0 <= weight < math.inf for weight in (elbo, beta, naming))
         if not (finite and 0 < scale < math.inf and 0 < least <= 1):
