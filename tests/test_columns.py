@@ -34,10 +34,19 @@ def explanation(maps: int, kl: Tensor | None = KL) -> Explanation:
         (4, "mean", [2], ([0], ["z2  KL 0.50 nats"])),
         (4, "sum", [2, 3], ([0], ["total"])),
         (4, "total_kl", None, ([0], ["total"])),
+        (4, {"name": "kinds", "names": ["bent", "cut"]}, None, ([0, 1], ["bent", "cut"])),
     ],
 )
-def test_columns(count: int, target: str, latents: list[int] | None, expected: Any) -> None:
-    maps = 1 if target in ("sum", "total_kl") else 4 if latents is None else len(latents)
+def test_columns(count: int, target: Any, latents: list[int] | None, expected: Any) -> None:
+    maps = (
+        2
+        if isinstance(target, dict)
+        else 1
+        if target in ("sum", "total_kl")
+        else 4
+        if latents is None
+        else len(latents)
+    )
     assert columns_to_draw(explanation(maps), count, target, latents) == expected
 
 
@@ -62,3 +71,13 @@ def test_the_kl_is_that_of_the_latent() -> None:
     found = kl_of_maps(explanation(2), [3, 1])
     assert found is not None
     torch.testing.assert_close(found, torch.tensor([[9.0, 3.0], [7.0, 3.0]]))
+
+
+def test_the_table_names_maps_of_no_single_latent() -> None:
+    from vaex.commands.drawing import latent_columns
+
+    one = explanation(2, None).image(0)._replace(maps=torch.tensor([1.0, 2.0])[None, :, None, None])
+    assert {k: v for k, v in latent_columns(one, None, ["bent", "cut"]).items() if k.startswith("map")} == {
+        "map_sum_bent": 1.0,
+        "map_sum_cut": 2.0,
+    }

@@ -52,7 +52,7 @@ def columns_to_draw(
     names = latents_of_maps(explanation, target, latents)
     if names is None:
         total = explanation.maps.shape[1]
-        return list(range(total))[:count], titles_of_totals(total)[:count]
+        return list(range(total))[:count], titles_of_totals(total, target)[:count]
     order = strongest(explanation, names, count)
     kl = kl_of_maps(explanation, names)
     mean = None if kl is None else kl.mean(0)
@@ -64,6 +64,9 @@ def title_of(latent: int, kl: float | None) -> str:
     return f"z{latent}" if kl is None else f"z{latent}  KL {kl:.2f} nats"
 
 
-def titles_of_totals(count: int) -> list[str]:
-    """Return what stands above maps that are of no single latent."""
+def titles_of_totals(count: int, target: TargetLike) -> list[str]:
+    """Return what stands above maps that are of no single latent: the names that ``target`` gives them, if it does."""
+    titles: Sequence[str] = getattr(target_named(target), "titles", ())
+    if titles:
+        return list(titles)
     return ["total"] if count == 1 else [f"target {i}" for i in range(count)]

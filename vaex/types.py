@@ -26,6 +26,7 @@ class Batch(TypedDict, total=False):
     index: Tensor  # (B,) long, position in the dataset
     clean: Tensor  # (B, C, H, W) float in [0, 1], the image without its pasted defect
     clean_index: Tensor  # (B,) long, position of that image in the dataset
+    kind: Tensor  # (B,) long, what was pasted, a position in vaex.data.anomalies.KINDS; -1 where nothing was
 
 
 class Posterior(NamedTuple):

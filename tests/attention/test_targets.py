@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vaex.attention import TARGETS, latent_attention
+from vaex.attention.targets import target_named
 from vaex.attention.values import target_values
 from vaex.errors import VaexError
 
@@ -27,9 +29,36 @@ def test_closed_forms() -> None:
         "sum": MU.sum(1, keepdim=True),
         "total_kl": kl.sum(1, keepdim=True),
     }
-    assert set(TARGETS) == {*expected, "sample", "normal_difference", "mahalanobis", "neg_elbo"}
+    assert set(TARGETS) == {*expected, "sample", "normal_difference", "mahalanobis", "neg_elbo", "kinds"}
     for name, values in expected.items():
         torch.testing.assert_close(target_values((MU, LOGVAR), name), values)
+
+
+def test_kinds_share_the_latents_out() -> None:
+    """Of three latents two kinds have the first and last, and the middle one."""
+    kl = kl_divergence(Normal(MU, (LOGVAR / 2).exp()), Normal(torch.zeros_like(MU), torch.ones_like(MU)))
+    expected = torch.stack([kl[:, 0] + kl[:, 2], kl[:, 1]], 1)
+    target = {"name": "kinds", "names": ["bent", "cut"]}
+    torch.testing.assert_close(target_values((MU, LOGVAR), target), expected)
+    assert target_named(target).titles == ("bent", "cut")  # type: ignore[union-attr]
+    for trained, message in (
+        (["bent", "cut"], None),
+        (["cut", "bent"], "trained to tell cut, bent, and not bent, cut"),
+        (None, "not trained to tell kinds of defects"),
+    ):
+        model = SimpleNamespace(config={"objective": {"kinds": trained}})
+        if message is None:
+            torch.testing.assert_close(target_values((MU, LOGVAR), target, model=model), expected)
+            continue
+        with pytest.raises(VaexError, match=message):
+            target_values((MU, LOGVAR), target, model=model)
+    with pytest.raises(VaexError, match="6 groups need as many latents at least, and the model has 3"):
+        target_values((MU, LOGVAR), "kinds")
+    with pytest.raises(VaexError, match=r"latents=\[0\] has no meaning for KindsKL"):
+        target_values((MU, LOGVAR), target, [0])
+    for names in ("bent", ["bent"], ["bent", "bent"], [1, 2]):
+        with pytest.raises(VaexError, match="must be a list of at least two different names"):
+            target_named({"name": "kinds", "names": names})
 
 
 def test_sample_is_one_draw_of_each_latent_shared_by_all_images() -> None:

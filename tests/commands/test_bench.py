@@ -227,3 +227,10 @@ def test_faithfulness_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureF
     assert "did you mean 'blurred'" in capsys.readouterr().err
     assert main(["bench", "what=faithfulness"]) == 1
     assert "Name trained runs: vaex bench what=faithfulness" in capsys.readouterr().err
+
+
+def test_kinds_need_runs_that_were_trained_for_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["bench", "what=kinds", f"out={tmp_path}"]) == 1
+    assert "Name trained runs: vaex bench what=kinds" in capsys.readouterr().err
+    assert main(["bench", "what=kinds", "runs=[sprites]", f"out={tmp_path}"]) == 1
+    assert "sprites was not trained to tell kinds of defects" in capsys.readouterr().err

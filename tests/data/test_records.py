@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vaex.data import anomalies
 from vaex.data.loading import ResumableLoader
 from vaex.data.records import (
     GOOD,
@@ -131,10 +132,21 @@ def test_copies_have_a_pasted_defect() -> None:
 def test_a_copy_does_not_depend_on_its_batch() -> None:
     dataset = PastedSet(RecordSet(GALLERY, [0, 2, 5]), seed=3)
     whole, alone = dataset.__getitems__([0, 1, 2, 3, 4, 5]), dataset.__getitems__([3])
-    for key in ("image", "mask", "label", "group", "index"):
+    for key in ("image", "mask", "label", "group", "index", "kind"):
         torch.testing.assert_close(alone[key][0], whole[key][3])
     other = PastedSet(RecordSet(GALLERY, [0, 2, 5]), seed=4).__getitems__([3])
     assert not torch.equal(other["image"], alone["image"])
+
+
+def test_a_copy_tells_what_was_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RecordSet(GALLERY, [0, 2, 5])
+    original = anomalies.paste_defects
+    kinds = PastedSet(source, seed=3, copies=60).__getitems__(list(range(183)))["kind"]
+    assert kinds[::61].tolist() == [-1] * 3
+    assert set(kinds.tolist()) == {-1, *range(len(anomalies.KINDS))}
+    monkeypatch.setattr(anomalies, "paste_defects", lambda images, seeds: original(images, seeds, kinds=["noise"]))
+    kinds = PastedSet(source, seed=3, copies=3).__getitems__(list(range(12)))["kind"]
+    assert kinds.tolist() == [-1, *[anomalies.KINDS.index("noise")] * 3] * 3
 
 
 def test_copies_for_training_come_with_the_clean_image() -> None:
@@ -145,6 +157,7 @@ def test_copies_for_training_come_with_the_clean_image() -> None:
     assert batch["label"].tolist() == [0, 1, 1, 1, 1, 0]
     assert batch["index"].tolist() == [0, 1, 2, 8, 5, 3]
     assert batch["clean_index"].tolist() == [0, 0, 0, 6, 3, 3]
+    assert (batch["kind"] == -1).tolist() == [True, False, False, False, False, True]
     plain = source.__getitems__([0, 0, 0, 2, 1, 1])["image"]
     assert torch.equal(batch["clean"], plain)
     assert torch.equal((batch["image"] != plain).any(1, keepdim=True).float(), batch["mask"])

@@ -100,6 +100,9 @@ CASES = {
     "synthetic attention, direct": Case(GRID, {"name": "synthetic_attention", "map": "direct"}, defects),
     "attention expansion": Case(NETWORK, {"name": "attention_expansion", "layer": "relu2", "weight": 50.0}),
     "attention size": Case(NETWORK, {"name": "attention_size", "layer": "relu2"}),
+    "synthetic attention, kinds": Case(
+        GRID, {"name": "synthetic_attention", "kinds": ["pasted", "recoloured", "noise", "shifted"]}, defects
+    ),
     "synthetic attention without clean images": Case(
         NETWORK,
         {"name": "synthetic_attention", "layer": "relu2", "elbo": 5.0, "target": "total_kl"},

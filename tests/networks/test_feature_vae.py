@@ -218,6 +218,14 @@ def test_a_grid_starts_at_its_features(images: Tensor) -> None:
     assert build(GRID, latents=7)(images).posterior.mean.shape == (2, 7, 8, 8)
 
 
+def test_the_kernel_is_what_a_cell_sees() -> None:
+    for kernel in (1, 3, 5):
+        features = drawn(1).requires_grad_()
+        build(GRID, kernel=kernel).encoder.get_submodule("conv1")(features)[0, :, 4, 4].sum().backward()
+        assert features.grad is not None
+        assert int(features.grad[0].abs().sum(0).count_nonzero()) == kernel**2
+
+
 def test_log_variances_stay_in_their_range(images: Tensor) -> None:
     for network, layer in ((VECTOR, "logvar"), (GRID, "logvar")):
         model = fitted(network)
@@ -308,6 +316,7 @@ def test_bad_networks_are_told(options: dict[str, Any], message: str) -> None:
         ({"rank": 41}, "network.rank must be from 1 to 40"),
         ({"shrink": 0.0}, "network.shrink positive"),
         ({"hidden": 0}, "network.hidden and decoder_hidden must be at least 1"),
+        ({"kernel": 4}, "network.kernel must be an odd number of cells, got 4"),
         ({"latents": 0}, "network.latents must be at least 1"),
     ],
 )

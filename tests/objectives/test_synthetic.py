@@ -9,10 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vaex.attention.methods import signed_root
 from vaex.build import build_model, build_objective
+from vaex.data.anomalies import KINDS
 from vaex.errors import VaexError
 from vaex.networks import FeatureVAE
-from vaex.objectives.synthetic import SyntheticAttention, attention_map, balanced_cross_entropy, direct_map
+from vaex.objectives.synthetic import (
+    SyntheticAttention,
+    attention_energy,
+    balanced_cross_entropy,
+    direct_energy,
+    naming_cross_entropy,
+)
+from vaex.objectives.terms import AFTER_TRAINING
 from vaex.types import Batch
 
 GRID: dict[str, Any] = {
@@ -36,10 +45,10 @@ def test_the_attention_of_a_linear_code_is_its_length() -> None:
     """d(.5 |We|^2)/de * e summed over channels is (We)^T (We)."""
     features, encoder = drawn(2, 6, 3, 4).requires_grad_(), nn.Conv2d(6, 5, 1, bias=False).double()
     code = encoder(features)
-    found = attention_map(features, 0.5 * code.square().sum((1, 2, 3))[:, None])
+    found = attention_energy(features, 0.5 * code.square().sum((1, 2, 3))[:, None])
     lengths = torch.einsum("dk,bkhw->bdhw", encoder.weight[:, :, 0, 0], features).norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found, lengths / math.sqrt(6), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(direct_map(code) * math.sqrt(5), lengths, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, lengths.square() / 6)
+    torch.testing.assert_close(direct_energy(code).sum(1, keepdim=True) * 5, lengths.square())
 
 
 def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
@@ -49,7 +58,7 @@ def test_the_weights_learn_through_the_gradient_that_is_the_map() -> None:
     encoder = nn.Sequential(first, nn.Tanh(), nn.Conv2d(4, 4, 1)).double()
 
     def loss() -> Tensor:
-        maps = attention_map(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None])
+        maps = signed_root(attention_energy(features, 0.5 * encoder(features).square().sum((1, 2, 3))[:, None]))
         return balanced_cross_entropy(4 * maps - 1, mask, 0.15)
 
     weight = first.weight
@@ -73,6 +82,17 @@ def test_the_cross_entropy_gives_both_kinds_of_cells_half_the_weight() -> None:
     assert float(balanced_cross_entropy(logits, share, 0.15)) == pytest.approx(expected, rel=1e-6)
     alone = balanced_cross_entropy(logits, torch.zeros_like(share), 0.15)
     assert float(alone) == pytest.approx(0.5 * float(torch.nn.functional.softplus(logits).mean()), rel=1e-6)
+
+
+def test_a_kind_is_named_by_its_share_of_the_energy() -> None:
+    own = torch.tensor([[[[2.0, -1.0, 9.0]]], [[[0.0, 0.0, 5.0]]], [[[1.0, 1.0, 1.0]]]])
+    whole = torch.tensor([[[[4.0, 3.0, 1.0]]], [[[0.0, 0.0, 9.0]]], [[[1.0, 1.0, 1.0]]]])
+    cells = torch.tensor([[[[1.0, 1.0, 1.0]]], [[[0.0, 1.0, 0.0]]], [[[0.0, 0.0, 0.0]]]])
+    first = (-math.log(2.01 / 4.03) - math.log(0.01 / 3.03) - 0) / 3  # more than the whole is certain
+    second = math.log(3)  # nothing there: three kinds are as likely
+    found = naming_cross_entropy(own, whole, 3, cells)
+    assert float(found) == pytest.approx((first + second) / 2, rel=1e-5)
+    assert float(naming_cross_entropy(own, whole, 3, torch.zeros_like(cells))) == 0
 
 
 # On a feature VAE
@@ -127,6 +147,48 @@ def test_the_terms_add_up(kind: str) -> None:
     torch.testing.assert_close(terms.total, defect + 0.5 * (reconstruction + 0.3 * kl) / (16 * 8 * 8))
 
 
+@pytest.mark.parametrize("kind", ["attention", "direct"])
+def test_latents_are_told_the_kind_of_a_defect(kind: str) -> None:
+    """Against maps of single latents by a loop, of which kind 0 has the even ones and kind 1 the odd ones."""
+    from vaex.attention import latent_attention
+
+    vae, given = model(), batch()
+    given["mask"][2, 0, 16:, 16:] = 1
+    given["kind"] = torch.tensor([-1, KINDS.index("noise"), KINDS.index("flat")])
+    names = ["noise", "flat"]
+    _, output, terms = run(vae, given, map=kind, kinds=names, naming=0.7)
+    plain = run(vae, given, map=kind)[2]
+    torch.testing.assert_close({k: v for k, v in terms.parts.items() if k != "naming"}, plain.parts)
+    torch.testing.assert_close(terms.total, plain.total + 0.7 * terms.parts["naming"])
+    if kind == "attention":
+        parts = latent_attention(
+            vae, given["image"], "input", method="hires_cam", target="kl", rectify="none", size="layer"
+        )
+    else:
+        parts = output.posterior.mean.detach().square()
+    share = given["mask"].reshape(3, 1, 8, 4, 8, 4).mean((3, 5))[:, 0] >= 0.15
+    costs = []
+    for image, group in ((1, 0), (2, 1)):
+        energy = parts[image] / 16
+        own, whole = energy[group::2].sum(0).relu() + 0.01, energy.sum(0).relu() + 0.02
+        costs.append(-(own / whole).clamp(max=1).log()[share[image]].mean())
+    torch.testing.assert_close(terms.parts["naming"].detach(), torch.stack(costs).mean(), rtol=1e-3, atol=1e-4)
+    terms.parts["naming"].backward()
+    assert vae.get_parameter("encoder.mean.weight").grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_kinds_that_are_not_asked_for_do_not_count() -> None:
+    vae, given = model(), batch()
+    given["kind"] = torch.tensor([-1, KINDS.index("blurred"), -1])
+    assert run(vae, given, kinds=["noise", "flat"])[2].parts["naming"].item() == 0
+    given.pop("kind")
+    with pytest.raises(VaexError, match="learns from the kind of pasted defects, which this data does not tell"):
+        run(vae, given, kinds=["noise", "flat"])
+    objective = SyntheticAttention(kinds=["noise", "flat"])
+    output = vae(given["image"], keep=objective.keep, sample=False)
+    assert "naming" not in objective(given["image"], output, AFTER_TRAINING, given).parts
+
+
 def test_without_clean_images_the_normal_ones_are_reconstructed() -> None:
     vae, given = model(), batch()
     _, output, terms = run(vae, given)
@@ -152,7 +214,12 @@ def test_the_loss_reaches_the_encoder_alone_where_the_elbo_is_off(kind: str) -> 
         ({"map": "directly"}, "objective.map 'directly': did you mean 'direct'"),
         ({"target": "kl"}, "one value for an image, such as total_kl, got 'kl'"),
         ({"target": "total_lk"}, "did you mean 'total_kl'"),
-        ({"elbo": -1.0}, "elbo and beta must be 0 or more"),
+        ({"elbo": -1.0}, "elbo, beta and naming must be 0 or more"),
+        ({"naming": -1.0}, "elbo, beta and naming must be 0 or more"),
+        ({"kinds": ["flat", "nois"]}, "did you mean 'noise'"),
+        ({"kinds": ["flat"]}, "at least two different names"),
+        ({"kinds": ["flat", "noise"], "target": "sum"}, "needs target=total_kl, got 'sum'"),
+        ({"target": "kinds"}, "one value for an image, such as total_kl, got 'kinds'"),
         ({"least": 0.0}, r"least in \(0, 1\]"),
         ({"scale": 0.0}, "scale positive"),
     ],

@@ -45,8 +45,8 @@ def reduced_variance(mean: Tensor, logvar: Tensor, reduce: Callable[[Tensor], Te
 class Target:
     """A target that carries its parameters.
 
-    ``total`` adds its latents up to one map, ``single`` has one map and no latents to choose from; of a target with
-    ``draws`` the rectified maps of the draws are averaged.
+    ``total`` adds its latents up to one map, ``single`` has no latents to choose from and one map, or one for each of
+    its ``titles``; of a target with ``draws`` the rectified maps of the draws are averaged.
     """
 
     total: ClassVar[bool] = False
@@ -55,8 +55,13 @@ class Target:
     calibrated: ClassVar[bool] = False
     """Whether it compares with the codes of normal images, by default those that calibration left in the model."""
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Names of its maps, where they are of no single latent and have any."""
+        return ()
+
     def values(self, seen: Seen) -> Tensor:
-        """Return (B, D), or (draws B, D) draw by draw; (B, 1) of a single one."""
+        """Return (B, D), or (draws B, D) draw by draw; of a single one (B, 1), or a column for each title."""
         raise NotImplementedError
 
 

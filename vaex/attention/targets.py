@@ -11,6 +11,7 @@
 | normal_difference | D | draws the code away from normal ones (Eq. 4) | the paper's anomaly maps |
 | mahalanobis | 1 | takes the code far from the normal codes | why is this image anomalous? |
 | neg_elbo | 1 | makes the image cost more nats | what does the model find unlikely? |
+| kinds | G | looks like a kind of defect, by the latents of that kind | what is wrong here? |
 | a callable | T | raises what you compute from the output | your own |
 
 The sign of a latent is arbitrary, so maps of ``mean``, ``sample``, ``sum`` and ``normal_difference`` depend on it once
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from vaex.attention.checks import at_least, check_instance, not_negative
 from vaex.attention.gradients import summable
+from vaex.attention.groups import KindsKL
 from vaex.attention.normal import codes_for
 from vaex.attention.target import Seen, Target, seeded_noise
 from vaex.checked import call_checked
@@ -222,6 +224,7 @@ TARGETS: dict[str, type[Target]] = {
     "normal_difference": NormalDifference,
     "mahalanobis": Mahalanobis,
     "neg_elbo": NegELBO,
+    "kinds": KindsKL,
 }
 """Targets by name."""
 

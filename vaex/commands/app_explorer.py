@@ -200,7 +200,7 @@ class Explorer:
         named = view.own.explanation._replace(maps=view.own.maps)
         names = latents_of_maps(named, view.asked.target, self.options.get("latents"))
         if names is None:
-            return list(range(count))[: self.most], titles_of_totals(count)[: self.most]
+            return list(range(count))[: self.most], titles_of_totals(count, view.asked.target)[: self.most]
         shown = [latent for latent in view.latents() if latent in names]
         return [names.index(latent) for latent in shown], [self.label(view, latent) for latent in shown]
 

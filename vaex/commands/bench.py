@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.bench_all import measure_all
+from vaex.commands.bench_kinds import bench_kinds
 from vaex.commands.bench_maps import bench_faithfulness
 from vaex.commands.launch import under_hydra
 from vaex.commands.options import images_option, methods_option, names_option, positive
@@ -41,6 +42,7 @@ def measure(config: DictConfig) -> None:
     if config.what == "all":
         measure_all(config, parts)
         return
+    parts["kinds"] = bench_kinds  # of runs alone that were trained for it, so no part of all
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), [*parts, "all"])
     parts[config.what](config)

@@ -36,20 +36,27 @@ class LatentPictures:
 
         return latents_of_maps(explanation, self.options.get("target", "mean"), self.options.get("latents"))
 
+    def totals(self, explanation: Explanation) -> list[str]:
+        """Return the names of maps that are of no single latent."""
+        from vaex.columns import titles_of_totals
+
+        return titles_of_totals(explanation.maps.shape[1], self.options.get("target", "mean"))
+
     def write(self, names: Sequence[str], stems: Sequence[str], images: Tensor, explanation: Explanation) -> None:
         """Write what there is to see of ``images`` (B, C, H, W), on the CPU."""
         from vaex.viz import save_png
 
-        latents = self.latents(explanation)
+        latents, totals = self.latents(explanation), self.totals(explanation)
         if self.columns is None:
             self.columns = columns_chosen(explanation, latents, self.config.latents, self.config.max_latents)
             first = part_of(explanation, slice(OVERVIEW))
             rows = list(names[:OVERVIEW])
-            save_png(figure_of(images[:OVERVIEW], first, self.columns, latents, rows), self.out / "overview.png")
+            overview = figure_of(images[:OVERVIEW], first, self.columns, latents, totals, rows)
+            save_png(overview, self.out / "overview.png")
         for position, (name, stem) in enumerate(zip(names, stems, strict=True)):
             one = explanation.image(position)
             self.store(name, one.maps[0].numpy())
-            draw(self.out, stem, images[position : position + 1], one, self.columns, latents)
+            draw(self.out, stem, images[position : position + 1], one, self.columns, latents, totals)
 
 
 def columns_chosen(explanation: Explanation, latents: list[int] | None, wanted: Any, most: int) -> list[int]:
@@ -80,14 +87,18 @@ def figure_of(
     explanation: Explanation,
     columns: list[int],
     latents: list[int] | None,
+    totals: list[str],
     rows: list[str] | None = None,
 ) -> Figure:
-    """Draw each image: input, reconstruction, the maps ``columns`` with that image's KL, and the score map."""
-    from vaex.columns import kl_of_maps, title_of, titles_of_totals
+    """Draw each image: input, reconstruction, the maps ``columns`` with that image's KL, and the score map.
+
+    ``totals`` are the names of the maps where they are of no single latent.
+    """
+    from vaex.columns import kl_of_maps, title_of
     from vaex.viz import attention_figure
 
     if latents is None:
-        titles = [[titles_of_totals(explanation.maps.shape[1])[i] for i in columns]] * len(images)
+        titles = [[totals[i] for i in columns]] * len(images)
     else:
         kl = kl_of_maps(explanation, latents)
         titles = [
@@ -104,30 +115,39 @@ def figure_of(
     )
 
 
-def draw(out: Path, stem: str, image: Tensor, one: Explanation, columns: list[int], latents: list[int] | None) -> None:
+def draw(
+    out: Path,
+    stem: str,
+    image: Tensor,
+    one: Explanation,
+    columns: list[int],
+    latents: list[int] | None,
+    totals: list[str],
+) -> None:
     """Write one picture of the image with its maps, and one overlay per map."""
     from vaex.viz import overlay, save_png
 
-    save_png(figure_of(image, one, columns, latents), out / "pictures" / f"{stem}.png")
+    save_png(figure_of(image, one, columns, latents, totals), out / "pictures" / f"{stem}.png")
     maps = one.maps[0, columns].numpy()
     pixels = image[0].permute(1, 2, 0).numpy()
     vmax = float(abs(maps).max()) or None  # one scale for all overlays of the image
     signed = bool((maps < 0).any())
     for column, values in zip(columns, maps, strict=True):
-        suffix = "total" if latents is None else f"z{latents[column]:02d}"
+        suffix = totals[column].replace(" ", "_") if latents is None else f"z{latents[column]:02d}"
         picture = overlay(pixels, values, vmax=vmax, signed=signed)
         save_png(picture, out / "overlays" / f"{stem}_{suffix}.png")
 
 
-def latent_columns(one: Explanation, latents: list[int] | None) -> dict[str, Any]:
+def latent_columns(one: Explanation, latents: list[int] | None, totals: list[str]) -> dict[str, Any]:
     """Return the csv columns of one image's latents: mean and KL of every latent, and the sum of every map.
 
-    The means of a latent grid are left out: they would be a column per latent and cell.
+    ``totals`` are the names of the maps where they are of no single latent. The means of a latent grid are left out:
+    they would be a column per latent and cell.
     """
     row: dict[str, Any] = {}
     for label, values in {"mean": one.mean, "kl": one.kl}.items():
         if values is not None and values.dim() == 2:
             row |= {f"{label}_{i}": float(value) for i, value in enumerate(values[0].flatten())}
     sums = one.maps[0].sum((-2, -1)).tolist()
-    labels: Sequence[Any] = latents if latents is not None else ["total"] if len(sums) == 1 else range(len(sums))
-    return row | {f"map_sum_{label}": value for label, value in zip(labels, sums, strict=True)}
+    labels: Sequence[Any] = totals if latents is None else latents
+    return row | {f"map_sum_{label}".replace(" ", "_"): value for label, value in zip(labels, sums, strict=True)}

@@ -169,7 +169,7 @@ class Job:
             latents = {}
             if looked.explanation is not None:
                 one = looked.explanation.image(position)
-                latents = latent_columns(one, pictures.latents(one))
+                latents = latent_columns(one, pictures.latents(one), pictures.totals(one))
             row({**table_row(item, verdict), **latents})
             if findings is not None:
                 findings(item, stems[item.name], score_map, verdict, show)

@@ -137,7 +137,8 @@ class PastedSet:
 
     A copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same copy always gets the same
     defect, in every process and batch, unless the source counts epochs: then each epoch pastes others. Besides what
-    the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, and ``clean_index`` (B,).
+    the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, ``clean_index`` (B,), and
+    ``kind`` (B,), the position in `vaex.data.anomalies.KINDS` of what was pasted, -1 for a normal image.
     """
 
     def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1) -> None:
@@ -162,6 +163,7 @@ class PastedSet:
         batch["clean"], batch["index"] = batch["image"], given % max(len(self), 1)
         batch["clean_index"] = batch["index"] - given % self.every
         pasted = given % self.every > 0
+        batch["kind"] = torch.full_like(given, -1)
         if pasted.any():
             batch["image"] = batch["image"].clone()
             result = paste_defects(batch["image"][pasted], [_mixed(self.seed, i) for i in given[pasted].tolist()])
@@ -169,6 +171,7 @@ class PastedSet:
             _put(batch["mask"], pasted, result.masks)
             batch["label"][pasted] = 1
             batch["group"][pasted] = self.group
+            batch["kind"][pasted] = result.kinds
         return batch
 
 

@@ -129,13 +129,13 @@ class FeatureDecoder(Decoder):
 class GridEncoder(nn.Module):
     """Encode features e (B, K, h, w) as a grid of latents: mu = W e + U2 GELU(U1 * e), which is e at the start.
 
-    ``conv1`` is U1, 3x3; ``mean`` holds W and U2 as one 1x1 convolution of e and the hidden channels.
+    ``conv1`` is U1, ``kernel`` cells a side; ``mean`` holds W and U2 as one 1x1 convolution of e and hidden channels.
     """
 
-    def __init__(self, channels: int, latents: int, hidden: int) -> None:
+    def __init__(self, channels: int, latents: int, hidden: int, kernel: int = 3) -> None:
         super().__init__()
         self.latents = latents
-        self.conv1 = nn.Conv2d(channels, hidden, 3, 1, 1)
+        self.conv1 = nn.Conv2d(channels, hidden, kernel, 1, kernel // 2)
         self.gelu1 = nn.GELU()
         self.mean = nn.Conv2d(channels + hidden, latents, 1, bias=False)
         self.logvar = nn.Conv2d(channels, latents, 1)

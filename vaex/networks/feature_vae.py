@@ -199,6 +199,7 @@ def feature_grid_vae(
     decoder_hidden: int = 128,
     rank: int = 48,
     shrink: float = 1.0,
+    kernel: int = 3,
 ) -> FeatureVAE:
     """Return a feature VAE with a grid of latents, one code per position, whose features are whitened at each.
 
@@ -208,9 +209,11 @@ def feature_grid_vae(
     _checked(shape, latents, grid)
     if hidden < 1 or decoder_hidden < 1:
         raise VaexError(f"network.hidden and decoder_hidden must be at least 1, got {hidden} and {decoder_hidden}.")
+    if type(kernel) is not int or kernel < 1 or kernel % 2 == 0:
+        raise VaexError(f"network.kernel must be an odd number of cells, got {kernel!r}.")
     frozen = FrozenFeatures(backbone, blocks, size, grid)
     channels = frozen.channels
-    encoder, decoder = GridEncoder(channels, latents, hidden), grid_decoder(channels, latents, decoder_hidden)
+    encoder, decoder = GridEncoder(channels, latents, hidden, kernel), grid_decoder(channels, latents, decoder_hidden)
     whitening, position = Whitening(channels, whiten), PositionWhitening(channels, grid, rank, shrink)
     return FeatureVAE(frozen, whitening, encoder, decoder, prior, shape, position)
 

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vaex.attention import attention_maps
+from vaex.attention.groups import check_names, group_sums
 from vaex.attention.isolation import refuse_coupling
-from vaex.attention.methods import channel_rms, signed_root
+from vaex.attention.methods import signed_root
+from vaex.attention.target import Target
 from vaex.attention.targets import target_named
-from vaex.attention.values import target_values
+from vaex.attention.values import over_cells, target_values
+from vaex.data.anomalies import KINDS
 from vaex.errors import VaexError, unknown
 from vaex.networks.vae import VAE
 from vaex.objectives.gathering import joint_sum
 from vaex.objectives.terms import AFTER_TRAINING, Terms
 from vaex.types import Batch, Posterior, VAEOutput
 
+LEAST_ENERGY = 0.01
+"""Added to the energy of every kind in a cell, whose whole energy is about 1 where the image is normal."""
+
 MAPS = ("attention", "direct", "activation")
 """What is trained to be the anomaly map: HiResCAM of a target at a layer, or the length of code or layer per cell."""
 
 
-def attention_map(activation: Tensor, targets: Tensor) -> Tensor:
-    """Return the signed root of HiResCAM per channel of the layer, (B, 1, h, w), with the graph of its gradient.
+def attention_energy(activation: Tensor, targets: Tensor) -> Tensor:
+    """Return HiResCAM per channel of the layer, (B, T, h, w), with the graph of its gradient.
 
-    ``activation`` is (B, K, h, w) and ``targets`` (B, 1). Of half the squared length of a linear code z = W e it is
-    |W e| / sqrt(K).
+    ``activation`` is (B, K, h, w) and ``targets`` (B, T). Of half the squared length of a linear code z = W e it is
+    |W e|^2 / K.
     """
-    maps = attention_maps(activation, targets, "hires_cam", "none", create_graph=True)
-    return signed_root(maps / activation.shape[1])
+    return attention_maps(activation, targets, "hires_cam", "none", create_graph=True) / activation.shape[1]
 
 
-def direct_map(mean: Tensor) -> Tensor:
-    """Return the root mean square over latents of a latent grid (B, D, h, w) at each cell, (B, 1, h, w)."""
-    return signed_root(mean.square().mean(1, keepdim=True))
+def direct_energy(mean: Tensor) -> Tensor:
+    """Return the squares of a latent grid (B, D, h, w) per latent, (B, D, h, w), whose sum is the code's energy."""
+    return mean.square() / mean.shape[1]
 
 
 def balanced_cross_entropy(logits: Tensor, share: Tensor, least: float, step: int = AFTER_TRAINING) -> Tensor:
@@ -53,6 +59,21 @@ def balanced_cross_entropy(logits: Tensor, share: Tensor, least: float, step: in
     return (0.5 * costs / counts.clamp(min=1)).sum()
 
 
+def naming_cross_entropy(own: Tensor, whole: Tensor, groups: int, cells: Tensor, step: int = AFTER_TRAINING) -> Tensor:
+    """Return the cross-entropy of the kind that cells (B, 1, h, w) name, () in nats, every image with equal weight.
+
+    The probability of a kind is its share of a cell's energy: ``own`` is that of the right kind and ``whole`` that of
+    all ``groups``; where there is none, all kinds are as likely. ``cells`` is 1 where a cell counts; of an image
+    without such cells nothing does, and without such images it is 0.
+    """
+    share = (own.relu() + LEAST_ENERGY) / (whole.relu() + groups * LEAST_ENERGY)
+    costs = -share.clamp(max=1).log()  # an energy may be negative, and another one then larger than the whole
+    counts = cells.sum((1, 2, 3))
+    means = (cells * costs).sum((1, 2, 3)) / counts.clamp(min=1)  # (B,)
+    sums = joint_sum(torch.stack([means.sum(), (counts > 0).to(means).sum()]), step)
+    return sums[0] / sums[1].clamp(min=1)
+
+
 class SyntheticAttention:
     """Cross-entropy of ``scale`` map + ``offset`` against the defects, plus ``elbo`` (reconstruction + beta KL).
 
@@ -67,13 +88,17 @@ class SyntheticAttention:
 
     With ``offset`` 0 a normal cell always costs something, so that its map is pressed towards 0 throughout.
 
-    Its parts are ``defect``, the cross-entropy, and ``reconstruction`` and ``kl`` in nats per image.
+    ``kinds``, names of `vaex.data.anomalies.KINDS`, splits the latents into as many groups (`group_sums`), whose maps
+    add up to the map, before its root. In the cells of a defect the group that stands for its kind is to have all of
+    it: ``naming`` weighs the cross-entropy of that share, in nats per defect.
+
+    Its parts are ``defect``, the cross-entropy, ``reconstruction`` and ``kl`` in nats per image, and ``naming``.
 
     Source: the attention is Liu et al.'s (CVPR 2020); training on pasted defects is CutPaste's (Li et al., CVPR 2021).
     Differs: the gradient of the KL itself is trained.
 
     Raises:
-        VaexError: for an unknown map or target, or a value out of range.
+        VaexError: for an unknown map, target or kind, or a value out of range.
     """
 
     needs: tuple[str, ...] = ("mask",)
@@ -88,19 +113,31 @@ class SyntheticAttention:
         scale: float = 4.0,
         offset: float = -4.0,
         least: float = 0.15,
+        kinds: Sequence[str] | None = None,
+        naming: float = 1.0,
     ) -> None:
         if map not in MAPS:
             raise unknown("objective.map", map, MAPS)
         found = target_named(target)
-        if not (getattr(found, "total", False) or getattr(found, "single", False)):
+        if not (isinstance(found, Target) and (found.total or found.single) and not found.titles):
             raise VaexError(f"objective.target must be one value for an image, such as total_kl, got {target!r}.")
-        if not (0 <= elbo < math.inf and 0 <= beta < math.inf and 0 < scale < math.inf and 0 < least <= 1):
+        finite = all(0 <= weight < math.inf for weight in (elbo, beta, naming))
+        if not (finite and 0 < scale < math.inf and 0 < least <= 1):
             raise VaexError(
-                "objective.elbo and beta must be 0 or more, scale positive and least in (0, 1], got "
-                f"{elbo}, {beta}, {scale} and {least}."
+                "objective.elbo, beta and naming must be 0 or more, scale positive and least in (0, 1], got "
+                f"{elbo}, {beta}, {naming}, {scale} and {least}."
             )
+        self.kinds = () if kinds is None else check_names("objective.kinds", kinds)
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise unknown("kind of defect in objective.kinds", kind, KINDS)
+        if self.kinds and map == "attention" and target != "total_kl":
+            raise VaexError(f"objective.kinds splits the KL of the code, so it needs target=total_kl, got {target!r}.")
+        if self.kinds and map == "activation":
+            raise VaexError("objective.kinds names groups of latents; use objective.map=attention or direct.")
         self.map, self.target, self.layer = map, target, layer
         self.elbo, self.beta, self.scale, self.offset, self.least = elbo, beta, scale, offset, least
+        self.naming = naming
         self.keep: tuple[str, ...] = () if map == "direct" else (layer,)
 
     def bind(self, model: VAE) -> None:
@@ -108,35 +145,57 @@ class SyntheticAttention:
         if self.map == "attention":
             refuse_coupling(model.encoder)
 
-    def maps(self, output: VAEOutput) -> Tensor:
-        """Return the map that is trained, (B, 1, h, w), with its graph.
+    def energies(self, output: VAEOutput, kind: Tensor | None = None) -> Tensor:
+        """Return the square of the map that is trained, (B, 1, h, w), with its graph and the sign of its parts.
+
+        With ``kind`` (B,), a group of latents for each image, the part of that group follows: (B, 2, h, w).
 
         Raises:
             VaexError: for ``map=direct`` without a latent grid.
         """
         if self.map == "attention":
             posterior = Posterior(*(part.float() for part in output.posterior))
-            return attention_map(output.activations[self.layer], target_values(posterior, self.target)).float()
+            targets = target_values(posterior, self.target)
+            if kind is not None:
+                targets = torch.cat([targets, self._own(over_cells(posterior.kl_to_normal(), "sum"), kind)], 1)
+            return attention_energy(output.activations[self.layer], targets).float()
         if self.map == "activation":
-            return channel_rms(output.activations[self.layer].float())[:, None]
+            return output.activations[self.layer].float().square().mean(1, keepdim=True)
         if output.posterior.mean.dim() != 4:
             raise VaexError(
                 "objective.map=direct reads a latent grid; use network=feature_grid, map=activation or map=attention."
             )
-        return direct_map(output.posterior.mean.float())
+        latents = direct_energy(output.posterior.mean.float())
+        whole = latents.sum(1, keepdim=True)
+        return whole if kind is None else torch.cat([whole, self._own(latents, kind)], 1)
+
+    def _own(self, values: Tensor, kind: Tensor) -> Tensor:
+        """Return the sum (B, 1, ...) over the latents of each image's kind."""
+        sums = group_sums(values, len(self.kinds))
+        return sums[torch.arange(len(kind), device=kind.device), kind][:, None]
+
+    def maps(self, output: VAEOutput) -> Tensor:
+        """Return the map that is trained, (B, 1, h, w), with its graph.
+
+        Raises:
+            VaexError: as `energies`.
+        """
+        return signed_root(self.energies(output))
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms; ``batch`` holds the ``mask`` (B, 1, H, W) and, where there are pasted defects, ``clean``.
 
         Raises:
-            VaexError: for a batch without masks.
+            VaexError: for a batch without masks; in training with ``kinds`` for one that does not tell the kind.
         """
         batch = batch or {}
         if "mask" not in batch:
             raise VaexError(
                 "objective=synthetic_attention learns from masks, which this data has not; set data.pasted."
             )
-        maps = self.maps(output)
+        kind = self._kind(batch, step)
+        energies = self.energies(output, None if kind is None else kind.clamp(min=0))
+        maps = signed_root(energies[:, :1])
         with torch.no_grad():
             share = F.adaptive_avg_pool2d(batch["mask"].float(), (maps.shape[-2], maps.shape[-1]))
         defect = balanced_cross_entropy(self.scale * maps + self.offset, share, self.least, step)
@@ -144,7 +203,21 @@ class SyntheticAttention:
         kl = output.kl.float().flatten(1).sum(1).mean()
         values = output.reconstruction[0].numel()
         parts = {"defect": defect, "reconstruction": reconstruction, "kl": kl}
-        return Terms(defect + self.elbo / values * (reconstruction + self.beta * kl), parts)
+        total = defect + self.elbo / values * (reconstruction + self.beta * kl)
+        if kind is not None:
+            cells = ((share >= self.least) & (kind >= 0)[:, None, None, None]).to(maps)
+            parts["naming"] = naming_cross_entropy(energies[:, 1:], energies[:, :1], len(self.kinds), cells, step)
+            total = total + self.naming * parts["naming"]
+        return Terms(total, parts)
+
+    def _kind(self, batch: Batch, step: int) -> Tensor | None:
+        """Return the group (B,) that stands for each defect, -1 where there is none; None where kinds do not count."""
+        if not self.kinds or ("kind" not in batch and step == AFTER_TRAINING):
+            return None
+        if "kind" not in batch:
+            raise VaexError("objective.kinds learns from the kind of pasted defects, which this data does not tell.")
+        groups = [self.kinds.index(kind) if kind in self.kinds else -1 for kind in KINDS]
+        return torch.tensor([*groups, -1], device=batch["kind"].device)[batch["kind"]]  # the last is that of kind -1
 
     @staticmethod
     def _reconstruction(images: Tensor, output: VAEOutput, batch: Batch, step: int) -> Tensor:
