@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,8 +64,7 @@ def run_scoring(
     given = [score for score in scores if not score.missing(evidence)]
     contestants = [floor_of(model), Contestant(CODE, lambda: model.encode(image))]
     contestants += [
-        Contestant(score.known_as, lambda score=score: score_only(model, image, score=score, **attention))
-        for score in given
+        Contestant(score.known_as, partial(score_only, model, image, score=score, **attention)) for score in given
     ]
     with one_thread(), torch.no_grad():
         timings = interleaved(contestants, rounds, clock_of(device), budget)

@@ -109,7 +109,7 @@ class FrozenFeatures(nn.Module):
         grid: int = 32,
     ) -> None:
         super().__init__()
-        sizes = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+        sizes = list(size) if isinstance(size, Sequence) else [size]
         if not sizes or any(type(side) is not int or side < 32 for side in sizes) or grid < 1:
             raise VaexError(
                 "network.size must be a whole number of at least 32, or a list of them, and network.grid at least 1, "
