@@ -252,6 +252,14 @@ def test_the_file_keeps_all_else_and_its_time(checkpoint: Path, model: VAE, x: T
     assert vaex.load(checkpoint).calibration["count"] == 5
 
 
+def test_the_state_of_the_optimisers_may_be_left_out(checkpoint: Path, model: VAE, x: Tensor) -> None:
+    before = torch.load(checkpoint, weights_only=True)
+    store_calibration(checkpoint, fit_calibration(model, [x]), resumable=False)
+    after = torch.load(checkpoint, weights_only=True)
+    assert set(before) - set(after) == {"optimizer_states"}
+    assert same(after["state_dict"], before["state_dict"])
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
 def test_an_interrupted_write_leaves_the_old_file(
     error: Any, checkpoint: Path, model: VAE, x: Tensor, monkeypatch: pytest.MonkeyPatch

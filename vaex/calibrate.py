@@ -206,11 +206,14 @@ def halved(value: Any) -> Any:
     return value
 
 
-def store_calibration(ckpt: str | Path, calibration: Mapping[str, Any], out: str | Path | None = None) -> Path:
+def store_calibration(
+    ckpt: str | Path, calibration: Mapping[str, Any], out: str | Path | None = None, resumable: bool = True
+) -> Path:
     """Put ``calibration`` under its own key of the checkpoint ``ckpt``, or of a copy ``out``; return the file written.
 
-    All else in the file stays. It is written beside its place and renamed, so that what interrupts this leaves the
-    old file, and it keeps its time, by which the best checkpoint of a run is found.
+    All else in the file stays, but, where it shall not be ``resumable``, the state of the optimisers. It is written
+    beside its place and renamed, so that what interrupts this leaves the old file, and it keeps its time, by which the
+    best checkpoint of a run is found.
 
     Raises:
         VaexError: as `calibrated_copy` and `vaex.build.read_checkpoint`; when the file cannot be written.
@@ -218,8 +221,11 @@ def store_calibration(ckpt: str | Path, calibration: Mapping[str, Any], out: str
     target = calibrated_copy(ckpt, out)
     source = find_checkpoint(ckpt)
     time = source.stat()
+    content = {**read_checkpoint(source), "calibration": halved(calibration)}
+    if not resumable:
+        content.pop("optimizer_states", None)
     buffer = io.BytesIO()
-    torch.save({**read_checkpoint(source), "calibration": halved(calibration)}, buffer)
+    torch.save(content, buffer)
     write_atomic(target, buffer.getvalue())
     if out is None:
         with suppress(OSError):  # a file system without times

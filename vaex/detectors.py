@@ -106,10 +106,10 @@ def _beside(
     taken = 0
     for images in held_out:
         images = images[: MOST_HELD_OUT - taken]
-        found.append(look(images))
+        found.append(look(images)._replace(known={}))
         if learners:
             pasted = paste_defects(images, range(taken, taken + len(images)))
-            evidence = look(pasted.images)
+            evidence = look(pasted.images)._replace(known={})
             with undisturbed(original(model), images):
                 for learner in learners:
                     learner.take_defects(evidence, pasted.masks)

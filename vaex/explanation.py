@@ -122,6 +122,7 @@ def explain_and_score(
     check_maps(main, calibration_of(model), layer, options)
     beside = [score_named(other) for other in scores]
     evidence, mean, logvar = evidence_of(model, images, layer, **options)
+    evidence = evidence._replace(known={})
     with undisturbed(original(model), images):
         scored = main(evidence)
         also = scorable(beside, evidence, layer, options)

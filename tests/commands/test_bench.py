@@ -234,3 +234,15 @@ def test_kinds_need_runs_that_were_trained_for_them(capsys: pytest.CaptureFixtur
     assert "Name trained runs: vaex bench what=kinds" in capsys.readouterr().err
     assert main(["bench", "what=kinds", "runs=[sprites]", f"out={tmp_path}"]) == 1
     assert "sprites was not trained to tell kinds of defects" in capsys.readouterr().err
+
+
+def test_scoring_times_the_scores_that_a_run_can_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "what=scoring", "runs=[sprites]", "rounds=1", "budget=0.01", f"out={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "bench_scoring.json").read_text())
+    (run,) = content["runs"]
+    assert {"encoder", "its code", "attention"} <= set(run["contestants"])
+    assert run["contestants"]["encoder"]["ratio"]["median"] == 1
+    assert run["goal"] is None  # which is one of features
+    assert "times the floor" in capsys.readouterr().out
+    assert main(["bench", "what=scoring", f"out={tmp_path}"]) == 1
+    assert "Name trained runs: vaex bench what=scoring" in capsys.readouterr().err

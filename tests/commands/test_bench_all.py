@@ -14,7 +14,7 @@ from vaex.commands import bench
 from vaex.commands.bench import origin, write
 from vaex.errors import VaexError
 
-PARTS = ("attention", "pointing", "metrics", "data", "training", "disentanglement", "faithfulness")
+PARTS = ("attention", "pointing", "metrics", "data", "training", "disentanglement", "faithfulness", "scoring")
 SEEN: dict[str, object] = {}
 
 
@@ -42,7 +42,8 @@ def test_all_tables_are_in_one_document(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["bench", "what=all", f"out={tmp_path}"]) == 0
     names = list(SEEN)
     assert {"attention", "pointing", "metrics", "data", "train", "disentanglement"} <= set(names)
-    assert SEEN["pointing"] == SEEN["faithfulness"] == ["sprites"]  # the shipped model, where no run is named
+    # the shipped model, where no run is named
+    assert SEEN["pointing"] == SEEN["faithfulness"] == SEEN["scoring"] == ["sprites"]
     assert SEEN["metrics"] is None
     content = json.loads((tmp_path / "bench_all.json").read_text())
     assert list(content["parts"]) == sorted(names)  # keys are sorted

@@ -12,6 +12,7 @@ import torch
 
 import vaex
 from tests.commands.test_train import process, same, train, weights
+from vaex import detectors
 from vaex.attention import latent_attention
 from vaex.cli import main
 from vaex.commands import calibrate
@@ -95,6 +96,19 @@ def test_again_by_command(copied: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["calibrate", f"ckpt={copied}", *arguments]) == 0
     assert calibration(file)["attention"]["target"] == "kl"
     assert calibration(file)["count"] == 20
+
+
+def test_held_out_images_are_there_for_every_pass(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that stand on others are fitted behind them, to the same images."""
+    seen: list[int] = []
+
+    def passes(model: Any, scores: Any, batches: Any, held_out: Any, *rest: Any, **options: Any) -> dict[str, Any]:
+        seen.extend(sum(len(images) for images in held_out) for _ in range(2))
+        return {}
+
+    monkeypatch.setattr(detectors, "fit_detectors", passes)
+    assert main(["calibrate", f"ckpt={copied}"]) == 0
+    assert seen[0] == seen[1] > 0
 
 
 def test_a_copy_and_other_data(copied: Path, tmp_path: Path) -> None:

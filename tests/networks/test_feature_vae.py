@@ -382,3 +382,13 @@ def test_attention_differentiates_through_a_feature_vae(images: Tensor) -> None:
     assert isinstance(weight, Tensor)
     assert weight.grad is not None
     assert bool(weight.grad.abs().sum() > 0)
+
+
+def test_minus_the_elbo_of_features_is_that_of_their_images(images: Tensor) -> None:
+    """Raw features have the shape of whitened ones, and are what all that explains gives the model."""
+    model = fitted(VECTOR)
+    for parameter in model.decoder.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    options: dict[str, Any] = {"target": "neg_elbo", "method": "hires_cam", "rectify": "none", "size": "layer"}
+    found = latent_attention(model, model.raw_features(images), "conv2", **options)
+    torch.testing.assert_close(found, latent_attention(model, images, "conv2", **options), rtol=1e-4, atol=1e-3)

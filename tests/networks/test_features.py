@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaex.errors import VaexError
-from vaex.networks import FrozenFeatures, efficientnet
+from vaex.networks import FrozenFeatures, efficientnet, features
 from vaex.networks.efficientnet import EfficientNetLite0, SameConv, folded, pretrained_lite0
 
 
@@ -142,6 +142,24 @@ def test_overshoot_of_the_resizing_is_clamped() -> None:
     assert (seen[0].min().item(), seen[0].max().item()) == (0.0, 1.0)
 
 
+def test_features_of_several_sizes_are_averaged(frozen: FrozenFeatures) -> None:
+    images = synthetic(64, 64)
+    both = FrozenFeatures(blocks=(2, 4, 10), size=[64, 96], grid=8)(images)
+    other = FrozenFeatures(blocks=(2, 4, 10), size=96, grid=8)(images)
+    torch.testing.assert_close(both, (frozen(images) + other) / 2, **NEAR)
+
+
+def test_images_go_through_one_by_one_where_they_are_large(frozen: FrozenFeatures, monkeypatch: Any) -> None:
+    seen: list[int] = []
+    handle = frozen.network.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    images = torch.cat([synthetic(64, 64), 1 - synthetic(64, 64), synthetic(64, 64) ** 2])
+    together = frozen(images)
+    monkeypatch.setattr(features, "TOGETHER", 2 * features.WIDEST * 64**2)
+    torch.testing.assert_close(frozen(images), together, **NEAR)
+    handle.remove()
+    assert seen == [3, 2, 1]
+
+
 def test_grey_images_are_repeated(frozen: FrozenFeatures) -> None:
     grey = synthetic(64, 64)[:, :1]
     torch.testing.assert_close(frozen(grey), frozen(grey.repeat(1, 3, 1, 1)))
@@ -211,6 +229,9 @@ def test_changed_weights_are_told(content: bytes | None, tmp_path: Path, monkeyp
     [
         ({"backbone": "efficientnet_lite"}, "Unknown backbone 'efficientnet_lite': did you mean 'efficientnet_lite0'"),
         ({"size": 16}, r"network\.size must be at least 32"),
+        ({"size": [64, 16]}, r"network\.size must be a whole number of at least 32, or a list of them.*\[64, 16\]"),
+        ({"size": []}, r"network\.size must be a whole number"),
+        ({"size": "64"}, r"network\.size must be a whole number"),
         ({"grid": 0}, r"network\.grid at least 1"),
         ({"blocks": 4}, r"network\.blocks must be a list of whole numbers, got 4"),
         ({"blocks": [2.5]}, r"network\.blocks must be a list of whole numbers"),

@@ -15,10 +15,11 @@ from vaex.calibrate import calibrated_with
 from vaex.data.anomalies import paste_defects
 from vaex.detectors import fit_detectors
 from vaex.errors import VaexError
-from vaex.explanation import explain
+from vaex.explanation import explain, explain_and_score
 from vaex.networks import VAE
 from vaex.scores import score_named
 from vaex.scores.combination import RIDGE, defect_weights
+from vaex.scores.image import Reconstruction
 
 NETWORK: dict[str, Any] = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8}
 SMOOTH: dict[str, Any] = {"name": "reconstruction", "sigma": 1.0}
@@ -106,3 +107,23 @@ def test_what_is_refused(model: VAE) -> None:
     found = fit_detectors(model, [BOTH], [normal(4)], [normal(4, 1)])
     with calibrated_with(model, {"detectors": found}), pytest.raises(VaexError, match=r"was fitted with of="):
         explain(model, normal(2), score={"name": "combination", "of": ["attention", "reconstruction"]})
+
+
+def test_what_its_scores_said_is_not_computed_again(model: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    calibration = {"detectors": fit_detectors(model, [BOTH], [images], [images])}
+    seen: list[float] = []
+    measure = Reconstruction.measure
+
+    def counted(self: Reconstruction, evidence: Any) -> Tensor:
+        seen.append(self.sigma)
+        return measure(self, evidence)
+
+    monkeypatch.setattr(Reconstruction, "measure", counted)
+    with calibrated_with(model, calibration):
+        found, others = explain_and_score(model, images, score=BOTH, scores=[SMOOTH, "reconstruction"])
+        assert sorted(seen) == [0.0, 1.0]
+        torch.testing.assert_close(found.score_map, explain(model, images, score=BOTH).score_map)
+        torch.testing.assert_close(
+            others["reconstruction"].score_map, explain(model, images, score="reconstruction").score_map
+        )

@@ -210,7 +210,8 @@ class NegELBO(Target):
                 "do; write a callable target for another model."
             )
         kl = Posterior(seen.code.mean, seen.code.need_logvar("target 'neg_elbo'")).kl_to_normal()
-        total: Tensor = kl.flatten(1).sum(1) - likelihood.log_prob(seen.images)
+        read = getattr(likelihood, "read", None)  # of a feature VAE: raw features have the shape of whitened ones
+        total: Tensor = kl.flatten(1).sum(1) - likelihood.log_prob(seen.images if read is None else read(seen.images))
         return total[:, None]
 
 

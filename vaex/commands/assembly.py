@@ -31,7 +31,7 @@ from vaex.config import CHECKPOINT_CHOICE
 from vaex.errors import VaexError, unknown
 from vaex.modules import VAEModule, module_class
 from vaex.modules.checkpoint_io import AtomicCheckpointIO
-from vaex.runs import best_checkpoint, stopped_at
+from vaex.runs import LAST, best_checkpoint, stopped_at
 from vaex.scores import score_named
 
 
@@ -168,7 +168,9 @@ class Run:
                     vae, device = self.module.vae, self.trainer.strategy.root_device
                     calibration = fitted(self.config, vae, self.data, size, device)
                     if best is not None:
-                        store_calibration(best, calibration)
+                        twice = best.name != LAST and (best.parent / LAST).is_file()
+                        slim = bool(self.config.get("slim_best")) and twice
+                        store_calibration(best, calibration, resumable=not slim)
                 except VaexError as error:
                     print(f"vaex train: not calibrated: {error}", file=sys.stderr)
             self.module.vae.calibration = self.trainer.strategy.broadcast(calibration)  # the other processes wait here

@@ -1,4 +1,4 @@
-"""``vaex bench``: measure maps, metrics and feeding beside peers on this machine, and maps against known truth."""
+"""``vaex bench``: measure maps, scores, metrics and feeding beside peers, and maps against known truth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.commands.bench_all import measure_all
 from vaex.commands.bench_kinds import bench_kinds
 from vaex.commands.bench_maps import bench_faithfulness
+from vaex.commands.bench_scores import bench_scoring
 from vaex.commands.launch import under_hydra
 from vaex.commands.options import images_option, methods_option, names_option, positive
 from vaex.commands.sources import at_least_one, pick_device
@@ -38,6 +39,7 @@ def measure(config: DictConfig) -> None:
         "train": bench_training,
         "disentanglement": bench_disentanglement,
         "faithfulness": bench_faithfulness,
+        "scoring": bench_scoring,
     }
     if config.what == "all":
         measure_all(config, parts)

@@ -13,7 +13,7 @@ from vaex.errors import VaexError
 from vaex.runs import shipped_names
 from vaex.sentences import sentence
 
-NEED_RUNS = ("pointing", "faithfulness")
+NEED_RUNS = ("pointing", "faithfulness", "scoring")
 """Benchmarks of trained runs; where none is named they look at the shipped model."""
 
 

@@ -73,10 +73,10 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)
-    held_out = (images.to(device) for images in NormalImages(data, None, batch_size, split="val"))
+    held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
     scores = scores_of(config)
     calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
-    held_out = (images.to(device) for images in NormalImages(data, MOST_SCORED, batch_size, split="val"))
+    held_out = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)
     return {**calibration, **score_normal(model, scores[0], held_out, calibration, **options)}
 
 

@@ -231,7 +231,8 @@ def checkpoint_choices(checkpoint: str | None) -> Iterator[list[str]]:
             content = stored.get(group) or {}
             if fallback is not None:  # keys that came after the checkpoint was written
                 known: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{fallback}.yaml"))
-                content = {**known, **content}
+                same = content.get("name", known.get("name")) == known.get("name")  # another score has other keys
+                content = {**known, **content} if same else content
             path = Path(folder) / group / f"{CHECKPOINT_CHOICE}.yaml"
             path.parent.mkdir()
             OmegaConf.save(OmegaConf.create(content), path)

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "test",
     "calibrate",
     "calibration_images",
+    "slim_best",
     "optimized_metric",
     "report",
     "skip_finished",

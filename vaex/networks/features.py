@@ -16,6 +16,14 @@ from vaex.errors import VaexError, unknown
 from vaex.networks.efficientnet import SHA256, pretrained_lite0
 from vaex.networks.feature_memory import FeatureMemory
 
+TOGETHER = 1 << 25
+"""Bytes of one activation, at most, for which images go through a backbone together on the CPU: glibc gives larger
+blocks back to the system and zeroes new ones, at every layer, which takes longer than the convolutions."""
+
+WIDEST = 96
+"""Bytes of the largest activation for each pixel of an image: EfficientNet-Lite0 has 96 channels at half the height and
+width."""
+
 TIMM = "timm:"
 """What the name of a backbone out of timm starts with."""
 
@@ -84,7 +92,8 @@ class FrozenFeatures(nn.Module):
     """Features (B, K, ``grid``, ``grid``) of images: outputs of ``blocks`` of a pretrained ``backbone``, concatenated.
 
     ``backbone`` is ``efficientnet_lite0`` (blocks 0 to 14; 2, 4, 7, 10 have 24 + 40 + 80 + 112 = 256 channels) or
-    ``timm:MODEL`` with the numbers of its feature maps for ``blocks``. Images are resized to ``size`` pixels a side.
+    ``timm:MODEL`` with the numbers of its feature maps for ``blocks``. Images are resized to ``size`` pixels a side; of
+    several sizes the features are averaged.
     The backbone is always in evaluation mode and runs in the precision of its weights, whatever autocast says; it has
     no parameters, and gradients reach the image. A checkpoint holds the sha256 of its weights instead of them.
 
@@ -96,15 +105,19 @@ class FrozenFeatures(nn.Module):
         self,
         backbone: str = "efficientnet_lite0",
         blocks: Sequence[int] = (2, 4, 7, 10),
-        size: int = 384,
+        size: int | Sequence[int] = 384,
         grid: int = 32,
     ) -> None:
         super().__init__()
-        if size < 32 or grid < 1:
-            raise VaexError(f"network.size must be at least 32 and network.grid at least 1, got {size} and {grid}.")
+        sizes = list(size) if isinstance(size, Sequence) else [size]
+        if not sizes or any(type(side) is not int or side < 32 for side in sizes) or grid < 1:
+            raise VaexError(
+                "network.size must be a whole number of at least 32, or a list of them, and network.grid at least 1, "
+                f"got {size!r} and {grid}."
+            )
         if not isinstance(blocks, Sequence) or any(type(block) is not int for block in blocks):
             raise VaexError(f"network.blocks must be a list of whole numbers, got {blocks!r}.")
-        self.name, self.size, self.grid = backbone, size, grid
+        self.name, self.sizes, self.grid = backbone, tuple(sizes), grid
         self.memory: FeatureMemory | None = None
         """Where set, the features of an image are computed once."""
         self.network, digest = _backbone(backbone, blocks)
@@ -144,12 +157,21 @@ class FrozenFeatures(nn.Module):
     def _features(self, images: Tensor) -> Tensor:
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
+        found = [self._features_at(images, size) for size in self.sizes]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _features_at(self, images: Tensor, size: int) -> Tensor:
         height, width = images.shape[-2:]
-        if (height, width) != (self.size, self.size):
-            smaller = self.size < max(height, width)  # without antialiasing fine texture would fold into coarse one
-            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=smaller).clamp(0, 1)
-        outputs = self.network(images.contiguous(memory_format=torch.channels_last))
-        return torch.cat([_to_grid(output, self.grid) for output in outputs], 1).contiguous()
+        if (height, width) != (size, size):
+            smaller = size < max(height, width)  # without antialiasing fine texture would fold into coarse one
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=smaller).clamp(0, 1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or type(images) is not Tensor:
+            return self._read(images)
+        return torch.cat([self._read(part) for part in images.split(max(1, TOGETHER // (WIDEST * size**2)))])
+
+    def _read(self, images: Tensor) -> Tensor:
+        return torch.cat([_to_grid(output, self.grid) for output in self.network(images)], 1).contiguous()
 
 
 def _to_grid(features: Tensor, grid: int) -> Tensor:

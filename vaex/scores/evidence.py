@@ -27,6 +27,7 @@ class Evidence(NamedTuple):
     raw: Tensor | None = None  # (B, K, h, w) the features before the model whitened them
     model: Any = None  # for scores that run it again
     grid: Tensor | None = None  # (B, D, h, w) posterior means of a latent grid
+    known: dict[str, Any] | None = None  # where given, what each score said of it: combinations ask for the same again
 
 
 class Scored(NamedTuple):

@@ -126,7 +126,16 @@ class Score:
         return flat.amax(1) if self.pool == "max" else flat.sum(1) if self.pool == "sum" else flat.mean(1)
 
     def __call__(self, evidence: Evidence) -> Scored:
-        """Return score map, at the size of the images, and number."""
+        """Return score map, at the size of the images, and number; of evidence that keeps what is known, once."""
+        if evidence.known is None:
+            return self._scored(evidence)
+        name = repr(self)
+        if name not in evidence.known:
+            evidence.known[name] = self._scored(evidence)
+        found: Scored = evidence.known[name]
+        return found
+
+    def _scored(self, evidence: Evidence) -> Scored:
         height, width = evidence.images.shape[-2:]
         score_map = enlarge(self.measure(evidence), (int(height), int(width)), self.sigma)
         return Scored(score_map, self.number(evidence, score_map))
