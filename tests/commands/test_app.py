@@ -202,7 +202,8 @@ def test_a_long_method_is_stopped_at_the_next_module(explorer: Explorer) -> None
             helper.start()
             helper.join()
 
-    handle = explorer.model.encoder.register_forward_hook(ask)
+    encoder: Any = explorer.model.encoder
+    handle = encoder.register_forward_hook(ask)
     slow = own_asked(explorer)._replace(method="integrated_gradients")
     try:
         with pytest.raises(StoppedError, match="Choose another method"), stopping.allowed("mine"):

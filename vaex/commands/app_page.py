@@ -203,8 +203,8 @@ class Page:
                 view = make()
             pictures = [self.explorer.images_picture(view, opacity), self.explorer.maps_picture(view, opacity)]
         except StoppedError as error:
-            pictures = [None, None] if before is None else [self.gr.skip(), self.gr.skip()]
-            return [before, error_html(error), *pictures]
+            kept = None if before is None else self.gr.skip()
+            return [before, error_html(error), kept, kept]
         except VaexError as error:
             return [before, error_html(error), None, None]
         return [view, verdict_html(self.explorer, view), *pictures]

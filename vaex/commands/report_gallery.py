@@ -106,7 +106,8 @@ def maps_of(kept: Kept, thresholds: bool, further: bool) -> list[GalleryMap]:
             title = f"latent {which}" if of_latent else "all latents together" if which == "0" else f"target {which}"
             group = "Attention of latents, by KL" if of_latent else "Attention"
             method = methods[int(place or 0)]
-            found.append(GalleryMap(title, arrays[name], *ranges[name], group, "attention", method=method))
+            low, high = ranges[name]
+            found.append(GalleryMap(title, arrays[name], low, high, group, "attention", method=method))
     return found
 
 
