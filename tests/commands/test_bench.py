@@ -201,7 +201,7 @@ def test_help_names_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_training_steps_are_measured_and_written(tmp_path: Path) -> None:
     assert main(["bench", "what=train", "rounds=1", "batch_size=2", f"out={tmp_path}"]) == 0
     content = json.loads((tmp_path / "bench_train.json").read_text())
-    assert len(content["steps"]) == len(content["attention"]) == 4
+    assert (len(content["steps"]), len(content["attention"])) == (5, 4)
     assert content["times_hand_written"]["median"] > 0
     assert "times as fast as the reproductions' loop" in (tmp_path / "bench_train.md").read_text()
     assert main(["bench", "what=train", "batch_size=1", f"out={tmp_path}"]) == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.bench_all import measure_all
-from vaex.commands.bench_kinds import bench_kinds
+from vaex.commands.bench_kinds import bench_naming
 from vaex.commands.bench_maps import bench_faithfulness
 from vaex.commands.bench_scores import bench_scoring
 from vaex.commands.launch import under_hydra
@@ -44,7 +44,7 @@ def measure(config: DictConfig) -> None:
     if config.what == "all":
         measure_all(config, parts)
         return
-    parts["kinds"] = bench_kinds  # of runs alone that were trained for it, so no part of all
+    parts["kinds"] = bench_naming  # of runs alone that were trained for it, so no part of all
     if config.what not in parts:
         raise unknown("what of vaex bench", str(config.what), [*parts, "all"])
     parts[config.what](config)

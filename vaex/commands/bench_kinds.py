@@ -10,7 +10,7 @@ from vaex.errors import VaexError
 from vaex.runs import find_checkpoint
 
 
-def bench_kinds(config: DictConfig) -> None:
+def bench_naming(config: DictConfig) -> None:
     """Measure each run of ``runs``; what is done is on disk before the next one begins."""
     from vaex.commands.bench import origin, subject_of, tell, wide_console, write
 
