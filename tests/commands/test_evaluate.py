@@ -50,6 +50,16 @@ def test_one_key_of_the_stored_config_can_be_changed(trained: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_score_that_is_fitted_gives_way_to_attention_with_random_weights(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = evaluate(tmp_path / "a", f"ckpt={trained}", "random_weights=true", "score=attention")
+    fitted = evaluate(tmp_path / "b", f"ckpt={trained}", "random_weights=true", "score=mahalanobis")
+    assert fitted == pytest.approx(plain)
+    assert "score=mahalanobis is fitted to normal images, which random weights are not" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_random_weights_are_those_that_training_started_from(trained: Path, tmp_path: Path) -> None:
     untrained = evaluate(tmp_path / "a", f"ckpt={trained}", "random_weights=true")
     assert untrained["loss"] > evaluate(tmp_path / "b", f"ckpt={trained}")["loss"]

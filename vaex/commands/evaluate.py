@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vaex.checked import call_checked
 from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
@@ -36,6 +37,7 @@ def test_checkpoint(config: DictConfig) -> None:
     kind = module_class(model.config["network"], model.config.get("objective"))
     module = call_checked(f"The config in {config.ckpt}", kind, {**model.config, "seed": config.seed})
     if config.random_weights:  # what was measured of the data, and not trained, stays
+        score_untrained(config)
         module.vae.load_state_dict(statistics_of(model), strict=False)
     else:
         module.vae.load_state_dict(model.state_dict())
@@ -56,3 +58,16 @@ def test_checkpoint(config: DictConfig) -> None:
         write_metrics(folder, **stages)
     title = "untrained network" if config.random_weights else "checkpoint"
     report(folder, stages, title, record.content["resolution"], page=config.get("report", True))
+
+
+def score_untrained(config: DictConfig) -> None:
+    """Let the mean attention be the score of random weights where the score would be one that is fitted to them."""
+    from vaex.scores.registry import needs_calibration
+
+    if needs_calibration(OmegaConf.to_container(config.score, resolve=True)):  # type: ignore[arg-type]
+        name, config.score = config.score.name, {"name": "attention"}
+        print(
+            f"vaex evaluate: score={name} is fitted to normal images, which random weights are not; the attention of "
+            "the untrained network is measured in its place.",
+            file=sys.stderr,
+        )
