@@ -48,10 +48,13 @@ def commands() -> list[str]:
     return sorted({line for line in lines_of_shell() if line.startswith("vaex ")})
 
 
+SLOW_WORDS = ("maps.onnx", "maps.pt2", "DSprites(")
+
+
 def runnable() -> list[Any]:
-    """Return the blocks of Python; those that write a file for another runtime take more than 5 s."""
+    """Return the blocks of Python; those that write a file for another runtime, or draw all of dSprites, are slow."""
     return [
-        pytest.param(where, code, marks=pytest.mark.slow if "maps.onnx" in code or "maps.pt2" in code else ())
+        pytest.param(where, code, marks=pytest.mark.slow if any(word in code for word in SLOW_WORDS) else ())
         for where, code in blocks("python")
     ]
 

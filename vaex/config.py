@@ -47,7 +47,8 @@ def register_resolvers() -> None:
     logged under together, the folder of a sweep, NAME for a single run; ``${vaex.tags:}`` are words that a run can be
     found by: data, network and objective; ``${vaex.slurm:tasks}`` and ``${vaex.slurm:nodes}`` are the tasks per node
     and the nodes of the SLURM job, 1 outside of one; ``${vaex.steps:3,100000}`` is a third of ``trainer.max_steps``,
-    100000 where epochs decide how long a run is.
+    100000 where epochs decide how long a run is; ``${vaex.subject:}`` is the category or texture of the data, own where
+    it has neither.
     """
     from omegaconf import OmegaConf
 
@@ -55,6 +56,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("vaex.group", _group, replace=True)
     OmegaConf.register_new_resolver("vaex.slurm", job_size, replace=True)
     OmegaConf.register_new_resolver("vaex.steps", _steps, replace=True)
+    OmegaConf.register_new_resolver("vaex.subject", _subject, replace=True)
     OmegaConf.register_new_resolver("vaex.tags", _tags, replace=True)
 
 
@@ -69,6 +71,11 @@ def _group(name: str) -> str:
 def _steps(parts: int, usual: int, *, _root_: Any) -> int:
     total = (_root_.get("trainer") or {}).get("max_steps")
     return max(1, total // parts) if isinstance(total, int) and total > 0 else usual
+
+
+def _subject(*, _root_: Any) -> str:
+    data = _root_.get("data") or {}
+    return str(data.get("category") or data.get("texture") or "own")
 
 
 def _tags(*, _root_: Any) -> list[str]:

@@ -88,6 +88,7 @@ def test_flags_come_back_though_eval_is_overridden(images: Any) -> None:
     assert state(model) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_two_hundred_calls_leave_memory_as_it_is(create_graph: bool, vae: Any, images: Any) -> None:
     model, x = vae("conv"), images("conv")

@@ -181,6 +181,7 @@ def test_the_other_loggers_got_the_same(folder: Path, run: Any) -> None:
     assert found == pytest.approx({row[STEP]: row["train/loss"] for row in run.rows("train/loss")})
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_has_its_own_run(
     tmp_path: Path, wandb_records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def test_help_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "what=disentanglement" in text
 
 
+@pytest.mark.slow
 def test_training_steps_are_measured_and_written(tmp_path: Path) -> None:
     assert main(["bench", "what=train", "rounds=1", "batch_size=2", f"out={tmp_path}"]) == 0
     content = json.loads((tmp_path / "bench_train.json").read_text())

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import vaex
-import vaex.explanation
+import vaex.scores.evidence
 from vaex.attention import latent_attention
 from vaex.cli import main
 from vaex.commands.inspection import Inspection, inspection_of
@@ -149,7 +149,7 @@ def test_without_pictures_no_map_is_computed(
         computed.append(len(images))
         return attention(model, images, *arguments, **options)
 
-    monkeypatch.setattr(vaex.explanation, "latent_attention", counted)
+    monkeypatch.setattr(vaex.scores.evidence, "latent_attention", counted)
     arguments = ["explain", f"ckpt={calibrated}", f"images={pictures}", *SCORE]
     assert main([*arguments, f"out={tmp_path / 'none'}", "pictures=false"]) == 0
     assert computed == []

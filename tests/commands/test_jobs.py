@@ -106,6 +106,7 @@ def test_a_search_finds_the_best_of_its_trials_and_repeats(tmp_path: Path, capsy
     assert longer[:3] == trials
 
 
+@pytest.mark.slow
 def test_several_objectives_end_in_the_trade_offs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first is to be small and the second large; a trade-off is a trial that no other beats in both."""
     overrides = ("sweep=optuna_pareto", "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.population_size=3")
@@ -120,6 +121,7 @@ def test_several_objectives_end_in_the_trade_offs(tmp_path: Path, capsys: pytest
     assert printed.count("Best: test/reconstruction ") == len(front)
 
 
+@pytest.mark.slow
 def test_a_search_survives_trials_that_fail_or_give_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calls = iter(range(9))
 
@@ -274,6 +276,7 @@ def test_whose_processes_are_started_here(
     assert not starts_processes(None)
 
 
+@pytest.mark.slow
 def test_a_job_with_several_processes_is_a_command_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

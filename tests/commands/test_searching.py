@@ -60,6 +60,7 @@ def test_a_sweep_that_cannot_begin_is_told_in_one_sentence(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_first_job_that_does_not_measure_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,7 +228,7 @@ def test_changed_weights_are_told(content: bytes | None, tmp_path: Path, monkeyp
     ("options", "message"),
     [
         ({"backbone": "efficientnet_lite"}, "Unknown backbone 'efficientnet_lite': did you mean 'efficientnet_lite0'"),
-        ({"size": 16}, r"network\.size must be at least 32"),
+        ({"size": 16}, r"network\.size must be a whole number of at least 32"),
         ({"size": [64, 16]}, r"network\.size must be a whole number of at least 32, or a list of them.*\[64, 16\]"),
         ({"size": []}, r"network\.size must be a whole number"),
         ({"size": "64"}, r"network\.size must be a whole number"),
