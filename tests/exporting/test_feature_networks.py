@@ -103,7 +103,7 @@ def test_detectors_on_features_equal_the_model(score: dict[str, Any], tmp_path: 
     assert_near([found["score_map"], found["score"]], [expected.score_map, expected.score])
     clear = (expected.score - threshold).abs() > 1e-3 * threshold
     assert torch.equal(found["anomalous"][clear], expected.score[clear] > threshold)
-    assert int(clear.sum()) == 3
+    assert int(clear.sum()) == (0 if score["name"] == "mean_map" else 3)  # a mean map gives every image one number
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ class MeanMap(Score):
     def measure(self, evidence: Evidence) -> Tensor:
         """Return (B, 1, H, W)."""
         mean: Tensor = self.fitted(evidence)["mean"].to(evidence.images)  # (1, H, W)
-        return mean.expand(len(evidence.images), *mean.shape)
+        return mean.expand(evidence.images.shape[0], *mean.shape)  # len() would fix the batch of an export
 
 
 class MeanFitter:
