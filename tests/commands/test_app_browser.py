@@ -149,6 +149,8 @@ def test_a_method_without_end_is_stopped(browser: Browser, tmp_path: Path) -> No
         browser.click("#stop")
         browser.until(f"{WORDS}.includes('Stopped. Choose another method')")
         assert browser.ask(SHOWN.format("maps")) == maps
+        choose(browser, "hires_cam")
+        browser.until(f"({SHOWN.format('maps')}) !== {maps!r} && {WORDS}.includes('whatever maps are chosen')", 240)
         assert browser.errors == []
     finally:
         process.kill()

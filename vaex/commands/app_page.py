@@ -113,8 +113,8 @@ class Page:
         self.file.upload(self.on_file, [self.file, *asked], [*shown, *settings], **once)
         self.file.clear(self.on_clear, None, [*shown, *settings], **once)
         self.example.click(self.on_example, asked, [*shown, *settings], **once)
-        for control in self.asked:
-            control.input(self.on_change, controls, shown, **once)
+        for control in self.asked:  # change: input comes again, with the old value, when a list is opened
+            control.change(self.on_change, controls, shown, **once)
         for slider in (self.opacity, *self.sliders):
             slider.input(self.on_change, controls, shown, **live)
         self.extra.input(self.on_extra, [self.state, self.extra, self.opacity], [*shown, *settings], **once)
