@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,17 @@ class Browser:
         left, top, width, height = self.place(selector)
         self._mouse("mousePressed", left + width / 2, top + height / 2)
         self._mouse("mouseReleased", left + width / 2, top + height / 2)
+
+    def repeat(self, action: Callable[[], None], expression: str, seconds: float = 120) -> Any:
+        """Do something until an expression is true, every ten seconds: a page may not listen yet."""
+        limit = time.monotonic() + seconds
+        while True:
+            action()
+            try:
+                return self.until(expression, 10)
+            except AssertionError:
+                if time.monotonic() > limit:
+                    raise
 
     def drag(self, selector: str, start: float, end: float) -> None:
         """Drag within an element from one share of its width to another."""

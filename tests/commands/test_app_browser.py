@@ -126,10 +126,14 @@ sys.exit(main(sys.argv[1:]))
 
 def choose(browser: Browser, name: str) -> None:
     """Choose a method of the maps, by the mouse."""
-    browser.click("#method input")
     option = f"#method [role=option][aria-label='{name}'], [role=listbox] [aria-label='{name}']"
-    browser.until(f"!!document.querySelector({option!r})")
-    browser.click(option)
+
+    def take() -> None:
+        browser.click("#method input")
+        browser.until(f"!!document.querySelector({option!r})", 10)
+        browser.click(option)
+
+    browser.repeat(take, f"document.querySelector('#method input').value === {name!r}")
 
 
 def test_a_method_without_end_is_stopped(browser: Browser, tmp_path: Path) -> None:
@@ -139,13 +143,11 @@ def test_a_method_without_end_is_stopped(browser: Browser, tmp_path: Path) -> No
     try:
         browser.open(address)
         browser.until("!!document.querySelector('#example')")
-        browser.click("#example")
-        browser.until(f"!!({SHOWN.format('maps')}) && {WORDS}.includes('score')")
+        browser.repeat(lambda: browser.click("#example"), f"!!({SHOWN.format('maps')}) && {WORDS}.includes('score')")
         maps = browser.ask(SHOWN.format("maps"))
+        waiting = "!!document.querySelector('#maps .progress-text, #maps .eta-bar, #words .generating, .progress-text')"
         choose(browser, "smooth_gradient")
-        browser.until(
-            "!!document.querySelector('#maps .progress-text, #maps .eta-bar, #words .generating, .progress-text')"
-        )
+        browser.until(waiting)
         browser.click("#stop")
         browser.until(f"{WORDS}.includes('Stopped. Choose another method')")
         assert browser.ask(SHOWN.format("maps")) == maps
