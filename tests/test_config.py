@@ -167,6 +167,13 @@ def test_the_map_that_is_trained_is_the_one_that_is_measured(
     assert callable(build_objective(config["objective"]))
 
 
+@pytest.mark.parametrize("data", ["mvtec", "visa", "folder", "ped1", "defects"])
+def test_a_recipe_of_pasted_defects_reaches_the_data(data: str, tmp_path: Path) -> None:
+    config = composed(tmp_path, f"data={data}", "data.recipe={kinds:[noise,flat],size:[4,12]}")
+    built: Any = assembly.build_data(config.data)
+    assert (list(built.recipe.kinds), list(built.recipe.size)) == (["noise", "flat"], [4, 12])
+
+
 def test_experiments_win_over_groups_and_the_command_line_over_both(tmp_path: Path) -> None:
     config = composed(tmp_path, "experiment=mnist_one_class", "data.normal_class=3", "optim.lr=0.5")
     assert config.network.name == "mnist"

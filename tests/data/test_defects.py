@@ -203,8 +203,9 @@ def test_the_checksum_follows_what_is_drawn() -> None:
         {"kinds": ["cut"]},
         {"synthetic": False},
         {"pasted": 1},
+        {"pasted": 1, "recipe": {"kinds": ["flat"]}},
     )
-    assert len({first, *(built(**change).checksum for change in changes)}) == 8
+    assert len({first, *(built(**change).checksum for change in changes)}) == 9
 
 
 def test_kinds_can_be_chosen() -> None:

@@ -19,7 +19,7 @@ from vaex.data.records import (
     PastedSet,
     Record,
     RecordSet,
-    check_pasted,
+    checked_recipe,
     group_names,
     hold_out,
     with_pasted,
@@ -138,14 +138,12 @@ def test_a_copy_does_not_depend_on_its_batch() -> None:
     assert not torch.equal(other["image"], alone["image"])
 
 
-def test_a_copy_tells_what_was_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_tells_what_was_pasted() -> None:
     source = RecordSet(GALLERY, [0, 2, 5])
-    original = anomalies.paste_defects
     kinds = PastedSet(source, seed=3, copies=60).__getitems__(list(range(183)))["kind"]
     assert kinds[::61].tolist() == [-1] * 3
     assert set(kinds.tolist()) == {-1, *range(len(anomalies.KINDS))}
-    monkeypatch.setattr(anomalies, "paste_defects", lambda images, seeds: original(images, seeds, kinds=["noise"]))
-    kinds = PastedSet(source, seed=3, copies=3).__getitems__(list(range(12)))["kind"]
+    kinds = PastedSet(source, 3, 3, anomalies.Recipe(kinds=["noise"])).__getitems__(list(range(12)))["kind"]
     assert kinds.tolist() == [-1, *[anomalies.KINDS.index("noise")] * 3] * 3
 
 
@@ -169,7 +167,23 @@ def test_copies_for_training_come_with_the_clean_image() -> None:
         with_pasted(RecordSet(GALLERY, [0, 1]), 2, seed=3)
     for wrong in (-1, 1.0, True):
         with pytest.raises(VaexError, match="pasted must be a whole number of copies"):
-            check_pasted(wrong)  # type: ignore[arg-type]
+            checked_recipe(wrong, None)  # type: ignore[arg-type]
+
+
+def test_a_recipe_says_which_defects_are_pasted() -> None:
+    given = {"kinds": ["flat"], "shapes": ["ellipse"], "size": [30, 30]}
+    source = RecordSet(GALLERY, [0, 2, 5])
+    batch = with_pasted(source, 3, 5, checked_recipe(3, given)).__getitems__(list(range(12)))
+    assert set(batch["kind"].tolist()) == {-1, anomalies.KINDS.index("flat")}
+    every = with_pasted(source, 40, 5, checked_recipe(40, None)).__getitems__(list(range(123)))
+    assert set(every["kind"].tolist()) == {-1, *range(len(anomalies.KINDS))}
+    with pytest.raises(VaexError, match=r"data\.recipe has no option 'kind': did you mean 'kinds'"):
+        checked_recipe(1, {"kind": ["flat"]})
+    with pytest.raises(VaexError, match="Unknown kind of defect 'flatt'"):
+        checked_recipe(1, {"kinds": ["flatt"]})
+    for wrong in ([4], [9, 4], ["a", "b"], 4):
+        with pytest.raises(VaexError, match="must be two numbers"):
+            checked_recipe(1, {"size": wrong})
 
 
 def test_copies_of_augmented_images_change_with_the_epoch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,34 @@ KINDS = tuple(CHANGES)
 SHAPES = tuple(OUTLINES)
 """Outlines of defects: ellipse, bar, blob."""
 
+RADII = (4.0, 34.0)
+"""Smallest and largest radius of a defect, in pixels of an image whose shorter side has 256."""
+
 VISIBLE = 0.03
 """A pixel counts as changed where the change, averaged over its 3x3 neighbours, exceeds this; others are put back."""
 
 _TRIES = 12  # places and strengths tried for one kind, before another kind is taken
 _LEAST = 0.2  # share of a shape that must have changed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which defects are pasted, as `paste_defects` takes them: the options of ``data.recipe``.
+
+    Raises:
+        VaexError: when a kind or shape is unknown, none is left, or radii are out of range.
+    """
+
+    kinds: Sequence[str] = KINDS
+    shapes: Sequence[str] = SHAPES
+    size: Sequence[float] = RADII
+
+    def __post_init__(self) -> None:
+        _check_names("kind of defect", self.kinds, KINDS)
+        _check_names("shape of defect", self.shapes, SHAPES)
+        numbers = [value for value in self.size if type(value) in (int, float)] if _listed(self.size) else []
+        if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] < math.inf:
+            raise VaexError(f"Radii of defects must be two numbers with 0 < smallest <= largest, got {self.size!r}.")
 
 
 class Pasted(NamedTuple):
@@ -41,7 +65,7 @@ def paste_defects(
     *,
     kinds: Sequence[str] = KINDS,
     shapes: Sequence[str] = SHAPES,
-    size: tuple[float, float] = (4, 34),
+    size: Sequence[float] = RADII,
     sources: Tensor | None = None,
 ) -> Pasted:
     """Change one spot of each image (B, C, H, W) in [0, 1], as its seed says, whatever else is in the batch.
@@ -62,11 +86,10 @@ def paste_defects(
     Raises:
         VaexError: when shapes disagree, values leave [0, 1], or an option is unknown or out of range.
     """
-    chosen = _positions("kind of defect", kinds, KINDS)
-    outlines = [OUTLINES[SHAPES[shape]] for shape in _positions("shape of defect", shapes, SHAPES)]
-    low, high = size
-    if not 0 < low <= high < math.inf:
-        raise VaexError(f"Radii of defects must be two numbers with 0 < smallest <= largest, got {size!r}.")
+    recipe = Recipe(kinds, shapes, size)
+    chosen = [KINDS.index(kind) for kind in recipe.kinds]
+    outlines = [OUTLINES[shape] for shape in recipe.shapes]
+    low, high = recipe.size
     _check_images("Images", images)
     if len(seeds) != len(images):
         raise VaexError(f"Defects need one seed per image, got {len(seeds)} seeds for {len(images)} images.")
@@ -90,13 +113,16 @@ def paste_defects(
     return Pasted(changed.to(images.device), masks.to(images.device), done.to(images.device))
 
 
-def _positions(what: str, names: Sequence[str], valid: tuple[str, ...]) -> list[int]:
-    if isinstance(names, str) or not len(names):
+def _listed(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def _check_names(what: str, names: Sequence[str], valid: tuple[str, ...]) -> None:
+    if not _listed(names) or not len(names):
         raise VaexError(f"Give a list with at least one {what} of {', '.join(valid)}, got {names!r}.")
     for name in names:
         if name not in valid:
-            raise unknown(what, name, valid)
-    return [valid.index(name) for name in names]
+            raise unknown(what, str(name), valid)
 
 
 def _check_images(what: str, images: Tensor) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaex.data.anomalies import Recipe
 from vaex.data.flaws import FLAWS, add_flaw
 from vaex.data.module import ImageDataModule
-from vaex.data.records import GOOD, SYNTHETIC, PastedSet, check_pasted, with_pasted
+from vaex.data.records import GOOD, SYNTHETIC, PastedSet, checked_recipe, with_pasted
 from vaex.data.surfaces import TEXTURES, light_surface, smooth_noise
 from vaex.errors import VaexError, unknown
 from vaex.types import Batch
@@ -140,6 +141,8 @@ class Defects(ImageDataModule):
         val: normal images held out for validation.
         synthetic: give validation a copy of each image with a pasted defect, label 1 and mask.
         pasted: the same for training, so many copies of each image, for objectives that learn from defects.
+        recipe: which defects those of ``pasted`` are, options of `vaex.data.anomalies.Recipe`; None: all. The copies of
+            validation have all kinds whatever it says, so that runs of different recipes have one judge.
         test_good: normal images of the test.
         test_defects: test images of each kind of flaw.
         kinds: kinds of flaws in the test, of `vaex.data.flaws.FLAWS`; None: all.
@@ -161,6 +164,7 @@ class Defects(ImageDataModule):
         val: int = 40,
         synthetic: bool = True,
         pasted: int = 0,
+        recipe: Mapping[str, Any] | None = None,
         test_good: int = 40,
         test_defects: int = 20,
         kinds: Sequence[str] | None = None,
@@ -187,8 +191,8 @@ class Defects(ImageDataModule):
             if kind not in FLAWS:
                 raise unknown("kind of flaw in data.kinds", kind, FLAWS)
         super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
-        check_pasted(pasted)
-        self.texture, self.synthetic, self.pasted = texture, synthetic, pasted
+        self.pasted, self.recipe = pasted, checked_recipe(pasted, recipe)
+        self.texture, self.synthetic = texture, synthetic
         self.kinds = tuple(sorted(FLAWS if kinds is None else set(kinds)))
         self.group_names = (GOOD, *self.kinds, SYNTHETIC)
         """Names that ``group`` of a batch counts."""
@@ -199,6 +203,7 @@ class Defects(ImageDataModule):
     def checksum(self) -> str:
         """SHA-256 of the settings that determine the images and the splits."""
         settings = [_VERSION, self.texture, self.shape, self.seed, self.synthetic, self.pasted, self._pictures]
+        settings += [vars(self.recipe)] if self.recipe != Recipe() else []
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def prepare_data(self) -> None:
@@ -209,7 +214,7 @@ class Defects(ImageDataModule):
         if hasattr(self, "train_set"):
             return  # keep what is drawn
         train, val, self.test_set = (self._split(split) for split in _SPLITS)
-        self.train_set = with_pasted(train, self.pasted, self.seed)
+        self.train_set = with_pasted(train, self.pasted, self.seed, self.recipe)
         self.val_set = PastedSet(val, self.seed) if self.synthetic else val
 
     def _split(self, split: str) -> SurfaceSet:

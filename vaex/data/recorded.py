@@ -14,7 +14,7 @@ from vaex.checked import call_checked
 from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, gather_pixels
 from vaex.data.images import Mask, read_mask, read_pixels
 from vaex.data.module import ImageDataModule
-from vaex.data.records import Gallery, PastedSet, Record, RecordSet, check_pasted, group_names, hold_out, with_pasted
+from vaex.data.records import Gallery, PastedSet, Record, RecordSet, checked_recipe, group_names, hold_out, with_pasted
 from vaex.data.transforms import Augmentation
 from vaex.errors import VaexError, unknown
 
@@ -36,6 +36,8 @@ class RecordedImages(ImageDataModule):
         synthetic: give validation a copy of each image with a pasted defect, label 1 and mask.
         pasted: copies of each training image with a pasted defect, label 1 and mask, for objectives that learn from
             them; always the same ones, unless the images are augmented.
+        recipe: which defects those of ``pasted`` are, options of `vaex.data.anomalies.Recipe`; None: all. The copies of
+            validation have all kinds whatever it says, so that runs of different recipes have one judge.
         cache: where the uint8 pixels are kept: ``memory``, or ``disk``, memory-mapped.
         cache_dir: folder of ``cache="disk"``; None: `CACHE_FOLDER` in ``root``.
         augmentation: options of `vaex.data.transforms.Augmentation`, or None.
@@ -56,6 +58,7 @@ class RecordedImages(ImageDataModule):
         val_fraction: float,
         synthetic: bool,
         pasted: int,
+        recipe: Mapping[str, Any] | None,
         cache: str,
         cache_dir: str | None,
         augmentation: Mapping[str, Any] | None,
@@ -72,12 +75,11 @@ class RecordedImages(ImageDataModule):
             raise VaexError(f"data.channels must be 3 (colour) or 1 (grey), got {channels!r}.")
         if type(val_fraction) is not float or not 0 < val_fraction < 1:
             raise VaexError(f"data.val_fraction must be between 0 and 1, both excluded, got {val_fraction!r}.")
-        check_pasted(pasted)
+        self.pasted, self.recipe = pasted, checked_recipe(pasted, recipe)
         if cache not in PLACES:
             raise unknown("data.cache", cache, PLACES)
         super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
         self.root, self.val_fraction, self.synthetic, self.cache = root, val_fraction, synthetic, cache
-        self.pasted = pasted
         self.cache_dir = Path(cache_dir) if cache_dir else root / CACHE_FOLDER
         self.augmentation = call_checked("augmentation", Augmentation, augmentation or {})
         self.augmentation.check_channels(channels)
@@ -131,7 +133,7 @@ class RecordedImages(ImageDataModule):
         train, val, test = (self._split(gallery, split) for split in ("train", "val", "test"))
         # Where the user's own validation images show defects, none are pasted on top
         self.val_set = PastedSet(val, self.seed) if self.synthetic and not val.labels.any() else val
-        self.train_set, self.test_set = with_pasted(train, self.pasted, self.seed), test
+        self.train_set, self.test_set = with_pasted(train, self.pasted, self.seed, self.recipe), test
         if unknown_masks := sum(record.mask is None for record in test.records if record.label):
             told = f"{unknown_masks} of the {int(test.labels.sum())} anomalous test images have no mask"
             _log.warning("%s: only whole images are judged, no pixels.", told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaex.checked import call_checked
+from vaex.data.anomalies import Recipe, paste_defects
 from vaex.errors import VaexError
 from vaex.types import Batch
 
@@ -141,8 +143,8 @@ class PastedSet:
     ``kind`` (B,), the position in `vaex.data.anomalies.KINDS` of what was pasted, -1 for a normal image.
     """
 
-    def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1) -> None:
-        self.source, self.seed, self.every = source, seed, copies + 1
+    def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1, recipe: Recipe | None = None) -> None:
+        self.source, self.seed, self.every, self.recipe = source, seed, copies + 1, recipe or Recipe()
         self.records = tuple(record for record in getattr(source, "records", ()) for _ in range(self.every))
         self.group = source.group_names.index(SYNTHETIC)
 
@@ -155,8 +157,6 @@ class PastedSet:
         return self.every * len(self.source)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        from vaex.data.anomalies import paste_defects
-
         # An index is that of the source times `every`, also where it counts epochs
         batch = self.source.__getitems__([index // self.every for index in indices])
         given = torch.as_tensor(indices, dtype=torch.long)
@@ -166,7 +166,8 @@ class PastedSet:
         batch["kind"] = torch.full_like(given, -1)
         if pasted.any():
             batch["image"] = batch["image"].clone()
-            result = paste_defects(batch["image"][pasted], [_mixed(self.seed, i) for i in given[pasted].tolist()])
+            seeds = [_mixed(self.seed, i) for i in given[pasted].tolist()]
+            result = paste_defects(batch["image"][pasted], seeds, **vars(self.recipe))
             _put(batch["image"], pasted, result.images)
             _put(batch["mask"], pasted, result.masks)
             batch["label"][pasted] = 1
@@ -179,17 +180,19 @@ def _mixed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def check_pasted(copies: int) -> None:
-    """Check ``data.pasted``.
+def checked_recipe(copies: int, recipe: Mapping[str, Any] | None) -> Recipe:
+    """Check ``data.pasted`` and return ``data.recipe``, what is pasted.
 
     Raises:
-        VaexError: when it is no whole number of at least 0.
+        VaexError: when the first is no whole number of at least 0, or a key or value of the second is not known.
     """
     if type(copies) is not int or copies < 0:
         raise VaexError(f"data.pasted must be a whole number of copies, 0 or more, got {copies!r}.")
+    checked: Recipe = call_checked("data.recipe", Recipe, recipe or {})
+    return checked
 
 
-def with_pasted(source: Any, copies: int, seed: int) -> Any:
+def with_pasted(source: Any, copies: int, seed: int, recipe: Recipe | None = None) -> Any:
     """Return training images of ``source`` with ``copies`` of each that show a defect; 0: the source itself.
 
     The defects are others than those of validation images at the same positions.
@@ -201,7 +204,7 @@ def with_pasted(source: Any, copies: int, seed: int) -> Any:
         raise VaexError(
             "data.pasted is for normal training images, and some of these are labelled anomalous; set it to 0."
         )
-    return PastedSet(source, _mixed(seed, TRAINING), copies) if copies else source
+    return PastedSet(source, _mixed(seed, TRAINING), copies, recipe) if copies else source
 
 
 def _put(target: Tensor, where: Tensor, values: Tensor) -> None:
