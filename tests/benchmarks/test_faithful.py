@@ -81,13 +81,13 @@ def test_the_most_active_latents_are_taken_without_factors(vae: Any) -> None:
 def test_a_run_is_measured_whatever_its_batches(vae: Any) -> None:
     settings = Settings(steps=3, squares=3, subsets=4, shares=(0.3,), samples=1)
     subject: Any = Subject("a", vae, vae, Photos())  # type: ignore[arg-type]
-    seen: list[int] = []
+    seen: list[str] = []
     found = [
         measure_subject(
             subject,
             [("hires_cam", "mean"), ("hires_cam", "normal_difference")],
             Options(images=5, batch=batch, latents=2, settings=settings),
-            lambda: seen.append(1),
+            seen.append,
         )
         for batch in (5, 3)
     ]
@@ -101,10 +101,14 @@ def test_a_run_is_measured_whatever_its_batches(vae: Any) -> None:
                 assert values == pytest.approx(parts.rows[row][which][name], abs=1e-3, nan_ok=True), (row, name)
     assert whole.rows[NOISE]["trained"]["randomisation"] == (1.0, 1.0)
     assert whole.rows[RESPONSE]["trained"]["agreement"] == pytest.approx((1.0, 1.0))
-    inside = (Photos().images * Photos().masks)[:5].sum((1, 2, 3)) / Photos().images[:5].sum((1, 2, 3))
+    asked = np.linspace(0, len(Photos().images) - 1, 5).round().astype(int)  # spread over the test set
+    images, masks = Photos().images[asked], Photos().masks[asked]
+    inside = (images * masks).sum((1, 2, 3)) / images.sum((1, 2, 3))
     energy = whole.rows[INTENSITY]["trained"]["energy_inside"]
     assert energy == pytest.approx([float(inside.mean())] * 2, abs=1e-5)
     assert len(seen) == 7 * 2 + 7 * 2 * 2
+    assert seen[0].startswith("a: ")
+    assert seen[0].endswith(", trained")
 
 
 def test_mean_ranks() -> None:

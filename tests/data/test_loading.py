@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from vaex.data.loading import ResumableLoader, ResumableSampler
+from vaex.data.loading import ResumableLoader, ResumableSampler, spread_batches
 from vaex.types import Batch
 
 
@@ -197,3 +197,14 @@ def test_a_sampler_of_ones_own_is_taken_as_it_is() -> None:
     assert pairs.state_dict() == {"epoch": 0, "handed_out": 2}
     pairs.load_state_dict({"epoch": 3, "handed_out": 1})
     assert indices(pairs) == [[5, 4], [3]]
+
+
+def test_items_are_spread_over_what_may_be_sorted_by_kind() -> None:
+    dataset = Numbers(100)
+    assert [batch["index"].tolist() for batch in spread_batches(dataset, 5, 2)] == [[0, 25], [50, 74], [99]]
+    assert [batch["index"].tolist() for batch in spread_batches(dataset, 1, 2)] == [[0]]
+    every = [batch["index"] for batch in spread_batches(dataset, 1000, 7)]
+    assert torch.cat(every).tolist() == list(range(100))
+    assert list(spread_batches(Numbers(0), 3, 2)) == []
+    items: Any = [{"index": torch.tensor(number)} for number in range(3)]  # a plain list of items is collated
+    assert [batch["index"].tolist() for batch in spread_batches(items, 3, 2)] == [[0, 1], [2]]

@@ -6,7 +6,7 @@ moves; of other data the most active latents are taken, and where the images car
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaex.benchmarks.makers import Maker, makers_of
 from vaex.benchmarks.pointing import Findings, Latents, Method, Subject, factor_masks, matched_latents
+from vaex.data.loading import spread_batches
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness import FaithfulnessMetrics, Question, Settings
 from vaex.metrics.maps import active_units
@@ -45,7 +46,7 @@ def chosen_latents(subject: Subject, options: Options) -> Latents:
     if hasattr(data, "grid_set") and len(getattr(data, "factor_names", ())):
         return matched_latents(subject.trained, data, options.least)
     device = next(subject.trained.parameters()).device
-    batches = _batches(data, 512, 64)
+    batches = spread_batches(data.test_set, 512, 64)
     codes = torch.cat([codes_of_latents(subject.trained, items["image"].to(device)).cpu() for items in batches])
     if codes.dim() != 2:
         raise VaexError(f"{subject.name}: the code is a grid (B, D, h, w); what=faithfulness needs latents (B, D).")
@@ -55,18 +56,6 @@ def chosen_latents(subject: Subject, options: Options) -> Latents:
         raise VaexError(f"{subject.name}: all latents are collapsed, so there is nothing to explain; train longer.")
     rest = int(active.sum()) - len(kept)
     return Latents(tuple(kept), ("-",) * len(kept), (float("nan"),) * len(kept), int((~active).sum()), rest)
-
-
-def _batches(data: Any, images: int, batch: int) -> Iterator[Any]:
-    """Yield the first ``images`` of the test set, collated."""
-    count = min(images, len(data.test_set))
-    for start in range(0, count, batch):
-        positions = list(range(start, min(start + batch, count)))
-        if hasattr(data.test_set, "__getitems__"):
-            found = data.test_set.__getitems__(positions)
-        else:
-            found = [data.test_set[position] for position in positions]
-        yield found if isinstance(found, dict) else torch.utils.data.default_collate(found)
 
 
 def _masks(data: Any, items: Any, latents: Latents) -> Tensor | None:
@@ -79,9 +68,9 @@ def _masks(data: Any, items: Any, latents: Latents) -> Tensor | None:
 def measure_subject(
     subject: Subject, pairs: Sequence[tuple[Method, str]], options: Options, progress: Any = None
 ) -> Findings:
-    """Measure every maker of maps on the first ``options.images`` test images of one run.
+    """Measure every maker of maps on ``options.images`` test images of one run, spread over its test set.
 
-    A maker that the model does not allow is left out with its reason. ``progress`` is called after each row.
+    A maker that the model does not allow is left out with its reason. ``progress`` is called after each row, with its name.
 
     Raises:
         VaexError: as `chosen_latents`.
@@ -91,7 +80,7 @@ def measure_subject(
     metrics: dict[tuple[str, str], FaithfulnessMetrics] = {}
     skipped: dict[str, str] = {}
     count = 0
-    for items in _batches(subject.data, options.images, options.batch):
+    for items in spread_batches(subject.data.test_set, options.images, options.batch):
         count += len(items["image"])
         for weights, model in models.items():
             images = items["image"].to(next(model.parameters()).device)
@@ -104,7 +93,7 @@ def measure_subject(
                     except VaexError as error:
                         skipped[maker.row] = str(error)
                 if progress is not None:
-                    progress()
+                    progress(f"{subject.name}: {maker.row}, {weights}")
     rows: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     for (row, weights), metric in metrics.items():
         if row not in skipped:

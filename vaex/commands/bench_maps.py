@@ -24,7 +24,7 @@ def bench_faithfulness(config: DictConfig) -> None:
     from dataclasses import asdict
 
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from vaex.benchmarks.faithful import Options, measure_subject
     from vaex.benchmarks.faithful_tables import faithfulness_tables
@@ -43,7 +43,11 @@ def bench_faithfulness(config: DictConfig) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for subject in subjects:
             task = progress.add_task(f"Measuring {subject.name}", total=None)
-            findings.append(measure_subject(subject, pairs, options, lambda task=task: progress.advance(task)))
+
+            def told(row: str, task: TaskID = task) -> None:
+                progress.update(task, advance=1, description=row)
+
+            findings.append(measure_subject(subject, pairs, options, told))
             progress.remove_task(task)
             tables = faithfulness_tables(findings)
             content = {**origin(), **asdict(options), "runs": [asdict(one) for one in findings]}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from vaex.attention.target import Target
 from vaex.attention.targets import target_named
 from vaex.attention.values import over_cells
 from vaex.callbacks.pictures import logged_step
+from vaex.data.loading import spread_batches
 from vaex.errors import VaexError, unknown
 from vaex.explanation import explain, score_only
 from vaex.metrics.faithfulness import FaithfulnessMetrics, Settings, deletion_to_normal
@@ -112,19 +112,6 @@ def faithfulness(
     return {f"faithfulness_{name}": value for name, value in values.items()}
 
 
-def _batches(data: Any, count: int) -> Iterator[Any]:
-    """Yield ``count`` test images in batches, spread over the whole set, which may come sorted by kind."""
-    total = len(data.test_set)
-    positions = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
-    for start in range(0, len(positions), BATCH):
-        some = positions[start : start + BATCH]
-        if hasattr(data.test_set, "__getitems__"):
-            items = data.test_set.__getitems__(some)
-        else:
-            items = [data.test_set[position] for position in some]
-        yield items if isinstance(items, dict) else torch.utils.data.default_collate(items)
-
-
 def _active(codes: Tensor, most: int) -> list[int]:
     spread = codes.var(0, correction=0)
     kept = spread.argsort(descending=True)[: min(most, int(active_units(codes).sum()))]
@@ -155,7 +142,7 @@ def _measured(
     score: Any,  # noqa: ARG001 - one form for both parts
     device: torch.device,
 ) -> dict[str, float]:
-    batches = list(_batches(data, chosen.images))
+    batches = list(spread_batches(data.test_set, chosen.images, BATCH))
     options = {key: attention[key] for key in MAPS if key in attention}
     target, reduce = target_named(options.get("target", "mean")), options.get("reduce", "sum")
     latents = attention.get("latents")
@@ -189,7 +176,7 @@ def _to_normal(
     judges = {"deletion_to_normal": score, "deletion_to_normal_kl": "kl"}
     sums = dict.fromkeys(judges, 0.0)
     counts = dict.fromkeys(judges, 0)
-    for items in _batches(data, chosen.images):
+    for items in spread_batches(data.test_set, chosen.images, BATCH):
         anomalous = items["label"] > 0 if "label" in items else torch.zeros(len(items["image"]), dtype=torch.bool)
         images = items["image"][anomalous].to(device)
         normal = reconstructed(vae, images) if len(images) else None

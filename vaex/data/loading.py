@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, default_collate
 
 from vaex.types import Batch
 
@@ -124,3 +124,16 @@ class ResumableLoader(DataLoader[Any]):
         if isinstance(self.sampler, ResumableSampler):
             whole = self.handed_out >= len(self)
             self.sampler.resume(epoch + whole, 0 if whole else self.handed_out * (self.batch_size or 1))
+
+
+def spread_batches(dataset: Any, count: int, batch: int) -> Iterator[Any]:
+    """Yield ``count`` items in batches, evenly over the whole dataset, which may come sorted by kind."""
+    total = len(dataset)
+    positions = sorted({round(place) for place in torch.linspace(0, total - 1, min(count, total)).tolist()})
+    for start in range(0, len(positions), batch):
+        some = positions[start : start + batch]
+        if hasattr(dataset, "__getitems__"):
+            items = dataset.__getitems__(some)
+        else:
+            items = [dataset[position] for position in some]
+        yield items if isinstance(items, dict) else default_collate(items)
