@@ -70,7 +70,8 @@ def measure_subject(
 ) -> Findings:
     """Measure every maker of maps on ``options.images`` test images of one run, spread over its test set.
 
-    A maker that the model does not allow is left out with its reason. ``progress`` is called after each row, with its name.
+    A maker that the model does not allow is left out with its reason. ``progress`` is called with each
+    row's name, after it.
 
     Raises:
         VaexError: as `chosen_latents`.
