@@ -117,7 +117,7 @@ def test_wrong_input(arguments: list[str], expected: str, tmp_path: Path, capsys
 def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.png").write_bytes(b"no")
     assert main(["explain", f"images={tmp_path}", f"out={tmp_path / 'out'}"]) == 1
-    assert "None of the 1 images could be read" in capsys.readouterr().err
+    assert "None of the 1 images could be judged" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     (tmp_path / "empty").mkdir()
     assert main(["explain", f"images={tmp_path / 'empty'}", f"out={tmp_path / 'out'}"]) == 1

@@ -144,7 +144,7 @@ class Job:
                 self._batch(batch, stems, row, findings, pictures)
                 self.last = batch
             if not self.scores:
-                raise VaexError(f"None of the {len(self.skipped)} images could be read; the first: {self.skipped[0]}")
+                raise VaexError(f"None of the {len(self.skipped)} images could be judged; the first: {self.skipped[0]}")
 
     def _batch(self, batch: list[Any], stems: dict[str, str], row: Any, findings: Any, pictures: Any) -> None:
         import torch
