@@ -46,6 +46,8 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("logger", {}),
         ("skip_finished", True),
         ("pin_gpus", True),
+        ("channels_last", True),
+        ("compile", True),
         ("trust", True),
         ("optimized_metric", ["a", "b"]),
         ("trainer.devices", [3]),

@@ -230,7 +230,10 @@ def test_the_threshold_of_regions_is_one_of_pixels(pixel_rate: float) -> None:
         (["roi=[1,2,3]"], "roi must be [x0,y0,x1,y1]"),
         (["roi=/nowhere.png"], "or the file of a mask; no file /nowhere.png"),
         (["roi=[0,0,8,8]", "score=kl"], "roi needs a score that is a number of its map"),
-        (["roi=[900,900,901,901]"], "None of the 6 images could be judged; the first: sprite0: roi=[900, 900, 901, 901]"),
+        (
+            ["roi=[900,900,901,901]"],
+            "None of the 6 images could be judged; the first: sprite0: roi=[900, 900, 901, 901]",
+        ),
         (["tile=64", "overlap=40"], "0 <= overlap <= tile / 2"),
         (["tile=64", "roi=[0,0,8,8]"], "tile and roi together need a score whose number is the maximum"),
         (["min_area=-1"], "min_area must be a number of pixels"),

@@ -37,8 +37,18 @@ def test_a_repeated_seed_counts_once() -> None:
 
 def test_what_does_not_count_as_a_difference() -> None:
     runs = [
-        made("a", 0, {}, resume=0, paths__run="x", data__root="/x", callbacks__progress__refresh_rate=1, old=1),
-        made("a", 1, {}, resume=1, paths__run="y", data__root="/y", callbacks__progress__refresh_rate=2),
+        made(
+            "a",
+            0,
+            {},
+            resume=0,
+            paths__run="x",
+            data__root="/x",
+            callbacks__progress__refresh_rate=1,
+            old=1,
+            compile=True,
+        ),
+        made("a", 1, {}, resume=1, paths__run="y", data__root="/y", callbacks__progress__refresh_rate=2, compile=False),
     ]
     follows = [Result(run.folder, {}, {"data.seed": run.seed}, {"data.seed": "${seed}"}, run.seed) for run in runs]
     assert differing_keys(runs) == []

@@ -18,12 +18,13 @@ MEASURES = (
 
 IDLE = (
     *("seed", "name", "resume", "ckpt", "optimized_metric", "paths", "logger", "hydra"),
-    *("skip_absent", "skip_finished", "pin_gpus", "report", "trust"),
+    *("skip_absent", "skip_finished", "pin_gpus", "report", "trust", "compile", "channels_last"),
     *("callbacks.progress", "callbacks.lr_monitor", "callbacks.last_checkpoint", "callbacks.attention.every_n_epochs"),
     *("callbacks.attention.figure_images", "callbacks.attention.figure_latents"),
     *("callbacks.attention.folder", "callbacks.traversal.folder", "callbacks.disentanglement.folder"),
     "callbacks.best_checkpoint.dirpath",
-    *("data.root", "data.cache", "data.cache_dir", "data.num_workers", "data.download", "data.urls", "data.sha256"),
+    *("data.root", "data.cache", "data.cache_dir", "data.num_workers", "data.pin_memory"),
+    *("data.download", "data.urls", "data.sha256"),
 )
 """Keys, and groups of keys, that no result depends on but for rounding and chance."""
 
