@@ -19,6 +19,7 @@ from PIL import Image
 
 from vaex.errors import VaexError
 from vaex.viz import attention_figure, figure_to_array, overlay
+from vaex.viz.grid import _wrapped
 from vaex.viz.tiles import OUTLINE
 
 
@@ -189,3 +190,9 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(VaexError, match=message):
             attention_figure(**{**case, **change})
+
+
+def test_file_names_break_where_their_parts_meet() -> None:
+    assert _wrapped("broken_large.png", 120).split("\n") == ["broken_large", ".png"]
+    assert _wrapped("one_of_many_scratches_left.png", 120).split("\n") == ["one_of_many_", "scratches_left", ".png"]
+    assert "".join(_wrapped("x" * 60, 120).split("\n")) == "x" * 60

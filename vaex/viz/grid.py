@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -195,7 +196,7 @@ def _width(text: str) -> int:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Break the text at blanks, and words where they must, so that no line is wider than ``width`` pixels."""
+    """Break the text so that no line is wider than ``width`` pixels: at blanks, and names where their parts meet."""
     lines = []
     for line in text.split("\n"):
         current = ""
@@ -207,6 +208,8 @@ def _wrapped(text: str, width: int) -> str:
                 current = f"{current} {word}" if current else word
             while len(current) > 1 and _width(current) > width:
                 cut = next(n for n in range(len(current) - 1, 0, -1) if n == 1 or _width(current[:n]) <= width)
+                parts = [part.start() for part in re.finditer(r"\.|(?<=[_/-])", current[: cut + 1])]
+                cut = max((part for part in parts if cut // 3 < part <= cut), default=cut)
                 lines.append(current[:cut])
                 current = current[cut:]
         lines.append(current)
