@@ -169,6 +169,29 @@ def test_numbers_stand_beside_the_paper_and_the_controls(folder: Path) -> None:
     assert {"0.9500", "0.7000"} <= set(words)
 
 
+def test_the_paper_stands_beside_ped1(folder: Path) -> None:
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": {"_target_": "vaex.data.Ped1"}}))
+    words = [text for tag, text in Page(write_report(folder).read_text()).texts if tag in ("td", "th")]
+    row = words[words.index("expVAE, maps of conv2") :]
+    assert row[2] == "0.9200"  # pixel AUROC in table 1 of the paper
+    assert "AE (SSIM)" not in words
+
+
+def test_numbers_have_units_and_thresholds_are_no_f1(folder: Path) -> None:
+    test = {"loss": 3.0, "f1_max": 0.5, "f1_max_own": 0.5, "f1_max_other": 0.4}
+    test |= {"f1_max_threshold": 7.0, "f1_max_threshold_own": 7.0, "f1_max_threshold_other": 9.0}
+    (folder / "metrics.json").write_text(json.dumps({"test": test}))
+    page = Page(write_report(folder).read_text())
+    words = [text for tag, text in page.texts if tag in ("td", "th", "caption")]
+    assert words[words.index("loss") + 1] == "nats per image, low"
+    kinds = words[words.index("f1_max, [0, 1], test") : words.index("f1_max_threshold, units of the score, test")]
+    assert kinds == ["f1_max, [0, 1], test", "score", "all", "own (this run's score)", "0.5000", "other", "0.4000"]
+    assert [dict(attributes) for tag, attributes in page.tags if attributes.get("class") == "n best"] == [
+        {"class": "n best"}
+    ]
+
+
 def test_failures_are_named_worst_first(folder: Path) -> None:
     page = Page(write_report(folder).read_text())
     failures = {i["name"]: i["failure"] for i in page.data()["gallery"]["items"] if i["failure"]}
@@ -287,8 +310,29 @@ def test_a_run_that_kept_little_has_a_page(tmp_path: Path) -> None:
     (tmp_path / KEPT_TEST).parent.mkdir()
     (tmp_path / KEPT_TEST).write_bytes(b"damaged")
     text = write_report(tmp_path).read_text()
+    assert "report_test.npz is damaged" in text
+    (tmp_path / KEPT_TEST).unlink()
+    text = write_report(tmp_path).read_text()
     assert "kept no images" in text
     assert [part["id"] for part in Page(text).all("section")] == ["summary", "metrics", "gallery"]
+
+
+@pytest.mark.parametrize("lost", ["rows", "gallery", "ranges", "score", "image", "few rows", "about"])
+def test_what_lacks_a_part_is_called_damaged(folder: Path, lost: str) -> None:
+    with np.load(folder / KEPT_TEST) as found:
+        arrays = {name: found[name] for name in found.files if name != lost}
+    about = json.loads(str(arrays["about"])) if lost != "about" else {}
+    about.pop(lost, None)
+    if lost == "few rows":
+        about["rows"] = about["rows"][:3]
+    np.savez(folder / KEPT_TEST, **{**arrays, "about": np.array(json.dumps([about] if lost == "about" else about))})
+    assert "report_test.npz is damaged" in write_report(folder).read_text()
+
+
+def test_files_that_are_no_pictures_are_left_out(folder: Path) -> None:
+    (folder / "figures" / "attention_test.png").write_bytes(b"no picture")
+    (folder / "figures" / "traversal_new.png").mkdir()
+    assert len(Page(write_report(folder).read_text()).all("img")) == 2
 
 
 def test_a_page_that_fails_does_not_lose_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,8 +76,10 @@ def test_controls_work(folder: Path, browser: Browser) -> None:  # noqa: F811
     ask("change('opacity', '75')")
     ask("document.querySelector('#cards button').click()")
     assert ask("get('large').open")
-    assert ask("document.querySelectorAll('#large-maps canvas').length") == 2 + 2 + 3  # of one method alone
+    assert ask("document.querySelectorAll('#large-maps canvas.view').length") == 2 + 2 + 3  # of one method alone
     assert "by hires_cam, share the scale 0 to " in ask("get('large-note').textContent")
+    assert ask("get('large-bar-low').textContent") == "0"
+    assert ask("document.querySelectorAll('#large-maps .bar canvas').length") == 2  # a scale below each score map
     ask("get('large-close').click()")
     assert not ask("get('large').open")
     assert ask("document.title") == HOSTILE + ", seed 3"
@@ -160,6 +162,8 @@ def test_a_narrow_screenshot_is_drawn_in_both_schemes(
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=False)
     opened(browser, write_report(folder))
     assert browser.ask("document.documentElement.scrollWidth <= window.innerWidth")
+    heads = "[...document.querySelectorAll('tbody th')].map((one) => one.offsetWidth)"
+    assert min(browser.ask(heads)) > 100  # names are read in words, not letter by letter
     browser.screenshot(shot)
     pixels = np.asarray(Image.open(shot).convert("L"))
     assert (pixels[-1, 0] < 60) == (scheme == "dark")

@@ -34,6 +34,21 @@ def test_it_is_well_formed_and_named() -> None:
     assert name in "".join(root.find("figcaption").itertext())  # type: ignore[union-attr]
 
 
+def test_a_line_of_hardly_any_width_ends_in_a_point() -> None:
+    markup = line_plot({"a": ([0, 2000], [1, 2]), "b": ([1999, 2000], [1, 1])}, "t", "x", "y")
+    (circle,) = ElementTree.fromstring(markup).findall("svg/circle")
+    assert circle.get("class") == "point s1"
+    assert float(str(circle.get("cx"))) == WIDTH - RIGHT
+
+
+def test_the_last_number_of_the_axis_is_not_cut_off() -> None:
+    root = ElementTree.fromstring(line_plot({"a": ([0, 200000], [1, 2])}, "t", "x", "y"))
+    (last,) = (text for text in root.findall("svg/text") if text.text == "200000")
+    assert (last.get("x"), last.get("text-anchor")) == (str(WIDTH - 1), "end")
+    (first,) = (text for text in root.findall("svg/text") if text.text == "0")
+    assert (float(str(first.get("x"))), first.get("text-anchor")) == (LEFT, "middle")
+
+
 def test_a_wide_span_is_logarithmic_and_says_so() -> None:
     markup = line_plot({"a": ([0, 1, 2], [1, 10, 100])}, "t", "x", "loss")
     assert "loss (log scale)" in markup

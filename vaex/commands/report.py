@@ -74,11 +74,10 @@ def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALA
     """Return the page of a run, a `vaex.reporting.results.Result`, with others' metrics beside it."""
     from vaex import __version__
     from vaex.commands.report_gallery import kept_parts, read_kept
+    from vaex.commands.report_metrics import kinds_section, metrics_section
     from vaex.commands.report_text import (
         config_section,
         curves_section,
-        kinds_section,
-        metrics_section,
         pictures_sections,
         summary_section,
         title_of,

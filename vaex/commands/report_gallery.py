@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from vaex.viz.report_page import Section
 
 
 def read_kept(folder: Path) -> Kept | None:
-    """Return what the test of a run kept, None where nothing was kept or it is damaged."""
+    """Return what the test of a run kept, None where nothing was kept, nothing in it where it is damaged."""
+    if not (folder / KEPT_TEST).is_file():
+        return None
     try:
         with np.load(folder / KEPT_TEST, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        about = json.loads(str(found.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
-        return None
+        about = dict(json.loads(str(found.pop("about"))))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error):
+        return {}
     return {**about, "arrays": found}
 
 
@@ -37,9 +40,18 @@ def kept_parts(kept: Kept | None, rate: float, further: bool = True) -> tuple[li
     ``rate`` is the share of normal images that the calibrated threshold may call anomalous; not ``further``: without
     the maps of further methods.
     """
+    again = "vaex evaluate ckpt=RUN_FOLDER writes a report with a gallery."
     if kept is None:
-        note = "The test of this run kept no images. vaex evaluate ckpt=RUN_FOLDER writes a report with a gallery."
+        note = f"The test of this run kept no images. {again}"
         return [Section("gallery", "Gallery", element("p", note, class_="note"))], {}
+    try:
+        return _shown(kept, rate, further)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # of another program, or cut off
+        note = f"{KEPT_TEST} is damaged and cannot be shown. {again}"
+        return [Section("gallery", "Gallery", element("p", note, class_="wrong"))], {}
+
+
+def _shown(kept: Kept, rate: float, further: bool) -> tuple[list[Section], dict[str, Any]]:
     sliders = sliders_of(kept, rate)
     failures = failures_of(kept["rows"], sliders.image)
     gallery = gallery_of(kept, sliders.pixel, failures, further)

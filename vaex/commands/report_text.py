@@ -1,26 +1,21 @@
-"""Sections of the report read off a run's files: summary, metrics, kinds of defect, pictures, curves, config."""
+"""Sections of the report read off a run's files: summary, pictures, curves, config."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaex.reporting.published import published_columns
-from vaex.reporting.resolution import counts_pixels, measured_at, resolution_of, resolution_sentence
 from vaex.reporting.results import Result
+from vaex.reporting.units import unit_of
 from vaex.runs import CHECKPOINTS
-from vaex.viz.report_html import Markup, definitions, element, joined, picture, table
+from vaex.viz.report_html import Markup, definitions, element, joined, picture
 from vaex.viz.report_page import Section
 from vaex.viz.report_plots import line_plot
 
-KINDS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "aupro_005", "aupimo", "best_iou", "f1_max")
-"""Measures that are looked for by kind of defect and beside published figures, in this order."""
-
-UNITS = {"loss": "nats per image", "reconstruction": "nats per image", "kl": "nats per image"}
 STAGES = ("train", "val", "test")
 LARGEST_PICTURE = 3 * 2**20
 
@@ -89,84 +84,6 @@ def _code(value: Any) -> Markup | None:
     return None if value is None else element("code", value)
 
 
-def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
-    """Return all numbers without those of single kinds, a column per stage or run, and what was published."""
-    stages = [stage for stage in ("test", "val") if result.measures.get(stage)]
-    beside = split_by_score(result)
-    columns = ["measure", *stages, *(f"{title_of(other)} ({other.folder.name}), test" for other in others)]
-    names = sorted({name for stage in stages for name in result.measures[stage] if "/" not in name} - set(beside))
-    rows = [
-        [name, *(result.measures[s].get(name) for s in stages), *(o.measures.get("test", {}).get(name) for o in others)]
-        for name in names
-    ]
-    parts = [table("Measures of this run" + (" and of other runs" if others else ""), columns, rows)]
-    sides = [(title_of(run), resolution_of(run.config)) for run in (result, *others)]
-    if told := resolution_sentence(sides) if any(map(counts_pixels, result.measures.get("test", {}))) else "":
-        parts.append(element("p", told, class_="note"))
-    published = published_table(result)
-    if published:
-        parts.append(published)
-    return Section("metrics", "Metrics", joined(parts))
-
-
-def split_by_score(result: Result) -> dict[str, tuple[str, str]]:
-    """Return the test's measures that name a score, by their whole name: (measure, score)."""
-    found = {}
-    for name in result.measures.get("test", {}):
-        base = name.partition("/")[0]
-        measures = [measure for measure in KINDS if base.startswith(f"{measure}_") and base not in KINDS]
-        if measures:
-            measure = max(measures, key=len)
-            found[name] = (measure, base.removeprefix(f"{measure}_"))
-    return found
-
-
-def published_table(result: Result) -> Markup | None:
-    """Return the run's own row beside the published ones of its category of MVTec AD, or None."""
-    if result.category is None or not str(result.config.get("data._target_", "")).endswith("MVTec"):
-        return None
-    test = result.measures.get("test", {})
-    measures: list[str] = []
-    rows: dict[str, tuple[str, dict[str, float]]] = {}
-    for measure in KINDS:
-        found = {column.method: column for column in published_columns(measure) if result.category in column.cells}
-        if not found or measure not in test:
-            continue
-        measures.append(measure)
-        for method, column in found.items():
-            rows.setdefault(method, (column.source, {}))[1][measure] = column.cells[result.category].mean
-    if not measures:
-        return None
-    lines: list[list[object]] = [["this run", title_of(result), *(test[measure] for measure in measures)]]
-    lines += [[name, source, *(cells.get(m) for m in measures)] for name, (source, cells) in rows.items()]
-    caption = f"Beside published figures, MVTec AD {result.category}; \N{EN DASH} where none was printed"
-    return table(caption, ["method", "source", *measures], lines, best=True, texts=2)
-
-
-def kinds_section(result: Result) -> Section:
-    """Return a table per measure: a row per score, the run's own first, a column per kind of defect."""
-    test = result.measures.get("test", {})
-    found = split_by_score(result)
-    scores = list(dict.fromkeys(score for _, score in found.values()))
-    label = str(result.config.get("score.label") or result.config.get("score.name"))
-    scores.sort(key=lambda score: (score != label, score))
-    kinds = sorted({name.partition("/")[2] for name in found if "/" in name})
-    tables = []
-    for measure in KINDS:
-        rows: list[list[object]] = []
-        for score in scores:
-            cells = [test.get(f"{measure}_{score}"), *(test.get(f"{measure}_{score}/{kind}") for kind in kinds)]
-            if any(cell is not None for cell in cells):
-                rows.append([f"{score} (this run's score)" if score == label else score, *cells])
-        if rows:
-            tables.append(table(f"{measure}, [0, 1], test", ["score", "all", *kinds], rows, best=True))
-    if not tables:
-        return Section("kinds", "Kinds of defect and controls", Markup(""))
-    note = "Every score that was measured, so that controls stand beside what they control; the highest is bold."
-    note = " ".join([note, measured_at(resolution_of(result.config), test)]).strip()
-    return Section("kinds", "Kinds of defect and controls", joined([element("p", note, class_="note"), *tables]))
-
-
 def pictures_sections(folder: Path) -> list[Section]:
     """Return traversals, the matrix of latents and factors, and the other pictures of the run, where it drew them."""
     kinds = (
@@ -179,12 +96,26 @@ def pictures_sections(folder: Path) -> list[Section]:
         files = [
             path
             for path in (folder / "figures").glob(f"{start}*.png")  # no GIF: what moves cannot be stopped
-            if path.stat().st_size <= LARGEST_PICTURE
+            if whole_picture(path)
         ]
         if files:
             newest = max(files, key=lambda path: (path.stat().st_mtime, path.name))
             sections.append(Section(name, title, picture(newest.read_bytes(), f"{text} ({newest.name})")))
     return sections
+
+
+def whole_picture(path: Path) -> bool:
+    """Return whether a file is a PNG that can be shown, and not too large for the page."""
+    from PIL import Image
+
+    try:
+        if path.stat().st_size > LARGEST_PICTURE:
+            return False
+        with Image.open(path, formats=["PNG"]) as found:
+            found.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def curves_section(result: Result) -> Section:
@@ -198,7 +129,7 @@ def curves_section(result: Result) -> Section:
         origin = path.parent.parent if path.parent.name == CHECKPOINTS else path
         lines, note = read_curves(origin), f"The training of {origin}, whose checkpoint was tested."
     plots = [
-        line_plot(stages, name, "optimiser step", UNITS.get(name, "value"))
+        line_plot(stages, name, "optimiser step", unit_of(name) or "value")
         for name, stages in lines.items()
         if any(len(x) > 1 for x, _ in stages.values())
     ]

@@ -32,7 +32,7 @@ def read_results(patterns: Sequence[str]) -> list[Result]:
             config = config_of(folder)
             found.append(read_result(folder, config, origin_of(config)))
         except VaexError as error:
-            print(f"vaex table: left out {printable(str(error))}.", file=sys.stderr)
+            print(f"vaex: left out {printable(str(error))}.", file=sys.stderr)
     if not found:
         raise VaexError("No run is left: none of the folders holds a metrics.json that can be read.")
     return found
@@ -45,9 +45,7 @@ def config_of(folder: Path) -> dict[str, Any]:
         return read_run_config(folder)
     except VaexError:
         if file.exists():
-            print(
-                f"vaex table: {printable(str(file))} cannot be read; the run is called by its folder.", file=sys.stderr
-            )
+            print(f"vaex: {printable(str(file))} cannot be read; the run is called by its folder.", file=sys.stderr)
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Published figures on MVTec AD, each with its source, read from vaex/published/mvtec.csv."""
+"""Published figures on MVTec AD and UCSD Ped1, each with its source, read from vaex/published/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from vaex.errors import unknown
 from vaex.reporting.summary import Summary
 
-FILE = Path(__file__).resolve().parents[1] / "published" / "mvtec.csv"
+FOLDER = Path(__file__).resolve().parents[1] / "published"
 ALL = "all"
 """In place of a category: the mean over all fifteen, as it was printed."""
 
@@ -32,9 +32,28 @@ def kinds_of_category() -> dict[str, str]:
 
 
 @cache
-def _rows() -> list[dict[str, str]]:
-    with FILE.open(newline="", encoding="utf-8") as file:
+def _rows(data: str = "mvtec") -> list[dict[str, str]]:
+    with (FOLDER / f"{data}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def published_beside(target: str, category: str | None) -> tuple[str, list[tuple[str, str, dict[str, float]]]]:
+    """Return what data is called and (method, source, figure by measure) of it; no rows where none are known.
+
+    ``target`` is the data module's class as a config names it, ``category`` that of MVTec AD.
+    """
+    name = target.rpartition(".")[2]
+    if name == "Ped1":
+        title, found = "UCSD Ped1", _rows("ped1")
+    elif name == "MVTec" and category is not None:
+        title, found = f"MVTec AD {category}", [row for row in _rows() if row["category"] == category]
+    else:
+        return "", []
+    rows: dict[str, tuple[str, str, dict[str, float]]] = {}
+    for row in found:
+        method = rows.setdefault(row["method"], (row["method"], row["source"], {}))
+        method[2][row["measure"]] = float(row["value"])
+    return title, list(rows.values())
 
 
 def published_methods() -> list[str]:

@@ -90,19 +90,14 @@ def threshold_controls(pixel: Mapping[str, Any] | None, image: Mapping[str, Any]
 
 def gallery_body() -> Markup:
     """Return where the script puts the cards, the colour bar and the enlarged image."""
-    bar = element(
-        "div",
-        *("Scale: ", element("span", id="bar-low"), element("canvas", id="bar", role="img", aria_label="Colour scale")),
-        element("span", id="bar-high"),
-        id="bar-row",
-        class_="bar",
-    )
+    bar = _bar("bar", "Scale: ")
     large = element(
         "dialog",
         element(
             "p", element("strong", id="large-title"), " ", element("button", "Close", type="button", id="large-close")
         ),
         element("p", id="large-note", class_="note"),
+        _bar("large-bar", "Attention: "),
         element("div", id="large-maps", class_="many"),
         id="large",
         aria_labelledby="large-title",
@@ -112,6 +107,13 @@ def gallery_body() -> Markup:
         "noscript", element("p", "The gallery needs JavaScript, which is off; all tables and curves do not.")
     )
     return joined([script, bar, count, element("ul", id="cards", class_="cards"), large])
+
+
+def _bar(name: str, words: str) -> Markup:
+    """Return a colour bar between its two ends."""
+    colours = element("canvas", id=name, role="img", aria_label="Colour scale")
+    ends = (element("span", id=f"{name}-{end}") for end in ("low", "high"))
+    return element("div", words, next(ends), colours, next(ends), id=f"{name}-row", class_="bar")
 
 
 def _labelled(title: object, control: Markup) -> Markup:

@@ -16,6 +16,12 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 42
 MOST_POINTS = 400
 """Longer lines are thinned out to so many points."""
 
+SHORT = 6
+"""A line that is less wide than this, in units of the drawing, ends in a point, which can be seen."""
+
+LETTER = 6.2
+"""Width of a digit at the axes, about."""
+
 MARKED = "calibrated threshold"
 """What the mark on a line is called."""
 
@@ -80,7 +86,7 @@ def line_plot(
     up = Axis([0, 1] if unit else ys, bottom, TOP, log)
     parts: list[Markup] = [element("title", f"{title}: {y_label} against {x_label}")]
     for x in across.ticks():
-        parts += [_segment(across.at(x), TOP, across.at(x), bottom, "grid"), _text(f"{x:g}", across.at(x), bottom + 14)]
+        parts += [_segment(across.at(x), TOP, across.at(x), bottom, "grid"), _tick(f"{x:g}", across.at(x), bottom + 14)]
     for y in up.ticks():
         parts += [_segment(LEFT, up.at(y), right, up.at(y), "grid")]
         parts += [_text(f"{y:.6g}", LEFT - 5, up.at(y) + 4, "end")]
@@ -90,10 +96,10 @@ def line_plot(
     for number, line in enumerate(clean.values()):
         points = [(across.at(x), up.at(y)) for x, y in zip(*line, strict=True)]
         shown = " ".join(f"{x},{y}" for x, y in points)
-        if len(points) == 1:
-            parts.append(element("circle", cx=points[0][0], cy=points[0][1], r=3.5, class_=f"line s{number % 4}"))
-        else:
+        if len(points) > 1:
             parts.append(element("polyline", points=shown, class_=f"line s{number % 4}"))
+        if curve is None and max(points)[0] - min(points)[0] < SHORT:
+            parts.append(element("circle", cx=points[-1][0], cy=points[-1][1], r=4, class_=f"point s{number % 4}"))
         if mark is not None and number == 0:
             x, y = points[mark]
             diamond = f"M{x} {y - 8}L{x + 8} {y}L{x} {y + 8}L{x - 8} {y}Z"
@@ -148,6 +154,13 @@ def _legend(names: list[str]) -> Markup:
 
 def _segment(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
+
+
+def _tick(text: str, x: float, y: float) -> Markup:
+    """Write below the axis, centred, or up to the edge where the last letters would be cut off."""
+    if x + LETTER * len(text) / 2 > WIDTH:
+        return _text(text, WIDTH - 1, y, "end")
+    return _text(text, x, y)
 
 
 def _text(text: str, x: float, y: float, anchor: str = "middle") -> Markup:

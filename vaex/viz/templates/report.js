@@ -132,16 +132,24 @@
       let low = Math.min(0, ...latents.map((one) => one.low)), high = latents.length ? Math.max(...latents.map((one) => one.high)) : 1;
       if (isSigned(low, high)) [low, high] = [-Math.max(high, -low), Math.max(high, -low)];
       byId("large-title").textContent = describe(item);
-      byId("large-note").textContent = "The range of a score map stands behind its name" + (latents.length
+      byId("large-note").textContent = "Each score map has the scale below it" + (latents.length
         ? "; maps of attention, by " + by + ", share the scale " + number(low) + " to " + number(high) : "") + ". Scales are the same for all images.";
+      byId("large-bar-row").hidden = !latents.length;
+      if (latents.length) painter.bar(byId("large-bar"), low, high, false);
+      [byId("large-bar-low").textContent, byId("large-bar-high").textContent] = [number(low), number(high)];
       const views = [["plain", "image"], ...(item.decoded ? [["decoded", "reconstruction"]] : []), ...some.map((index) => [index, gallery.maps[index].title])];
       byId("large-maps").replaceChildren(...views.map(([map, title]) => {
         const figure = element("figure"), canvas = element("canvas", undefined, "view"), entry = gallery.maps[map];
         painter.paint(canvas, item, map, null, entry && entry.method !== null ? [low, high] : null);
         canvas.setAttribute("role", "img");
         canvas.setAttribute("aria-label", title + " of " + item.name);
-        const range = entry && entry.method === null ? " (" + number(entry.low) + " to " + number(entry.high) + ")" : "";
-        figure.append(canvas, element("figcaption", title + range));
+        figure.append(canvas, element("figcaption", title));
+        if (entry && entry.method === null) {
+          const row = element("div", undefined, "bar small"), colours = element("canvas");
+          painter.bar(colours, entry.low, entry.high, false);
+          row.append(element("span", number(entry.low)), colours, element("span", number(entry.high)));
+          figure.append(row);
+        }
         return figure;
       }));
       byId("large").showModal();
