@@ -83,6 +83,13 @@ def check_maps(maps: Tensor) -> None:
         raise VaexError(f"Maps must be (B, T, H, W), one per image and latent, got {tuple(maps.shape)}.")
 
 
+def check_finite(maps: Tensor) -> None:
+    """Refuse maps that are not (B, T, H, W), or hold NaN or infinity."""
+    check_maps(maps)
+    if not bool(torch.isfinite(maps).all()):
+        raise VaexError("Attention maps hold NaN or infinity: look for a diverged model.")
+
+
 def summable(maps: Tensor) -> torch.dtype:
     """Return the type to sum in: fp32 for half precision, which overflows at 65504 and drops small terms."""
     return torch.promote_types(maps.dtype, torch.float32)

@@ -186,3 +186,60 @@ def test_makers_of_maps_may_differentiate(weighing: Any, question: Question) -> 
     there = question.masks.flatten(2).any(2)
     inside = torch.where(there, energy_in_masks(maps, question.masks), 0).sum(0) / there.sum(0)
     assert float(found["energy_inside"]) == pytest.approx(float(inside.mean()), abs=1e-6)
+
+
+def test_arrays_and_whole_numbers_are_maps(question: Question, maps: Tensor) -> None:
+    def measured(answer: Any) -> dict[str, float]:
+        metric = FaithfulnessMetrics(2)
+        metric.update(question, answer)
+        return {name: float(value) for name, value in metric.compute().items()}
+
+    counts = (10 * maps.abs()).round()
+    plain = measured(Answer(counts, counts, lambda seen: counts, [counts]))
+    assert len(plain) == len(MEASURES)
+    arrays = Answer(counts.numpy(), counts.numpy(), lambda seen: counts.numpy(), [counts.numpy()])
+    assert measured(arrays) == plain
+    assert measured(Answer(counts.long(), counts.long(), lambda seen: counts.long(), [counts.long()])) == plain
+    assert measured(counts.numpy()) == measured(counts)
+    assert measured(lambda seen: counts.numpy()) == measured(lambda seen: counts)
+
+
+@pytest.mark.parametrize("where", ["maps", "signed", "explain", "noisy", "randomised", "response", "values", "fill"])
+def test_nothing_that_is_no_number_stays_out_of_an_average(question: Question, maps: Tensor, where: str) -> None:
+    broken, calls = maps.clone(), [0]
+    broken[0, 0, 0, 0] = torch.nan
+
+    def noisy(seen: Tensor) -> Tensor:
+        calls[0] += 1
+        return maps if calls[0] == 1 else broken
+
+    answer = {"maps": maps, "signed": maps, "explain": lambda seen: maps, "randomised": [maps]}
+    asked = question
+    if where in answer:
+        answer[where] = {"explain": lambda seen: broken, "randomised": [maps, broken]}.get(where, broken)
+    elif where == "noisy":
+        answer["explain"] = noisy
+    elif where == "values":
+        asked = replace(question, values=lambda seen: torch.full((3, 2), torch.nan))
+    else:
+        asked = replace(question, **{where: torch.full_like(getattr(question, where), torch.nan)})
+    with pytest.raises(VaexError, match="NaN or infini"):
+        FaithfulnessMetrics(2).update(asked, Answer(**answer))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"maps": [1.0]}, "a tensor or an array"),
+        ({"signed": torch.zeros(3, 2, 3, 5)}, "Signed maps must be"),
+        ({"explain": lambda seen: torch.ones(3, 1, 6, 5)}, "of noisy images"),
+        ({"masks": torch.ones(3, 1, 3, 3)}, "Masks must fit maps"),
+        ({"masks": torch.ones(3, 3, 6, 5)}, "Masks must fit maps"),
+        ({"values": lambda seen: (seen,)}, "must be a tensor"),
+    ],
+)
+def test_what_does_not_fit_is_told(question: Question, maps: Tensor, change: dict[str, Any], words: str) -> None:
+    asked = {name: value for name, value in change.items() if hasattr(question, name)}
+    given = {name: value for name, value in change.items() if name not in asked}
+    with pytest.raises(VaexError, match=words):
+        FaithfulnessMetrics(2).update(replace(question, **asked), Answer(**{"maps": maps, **given}))

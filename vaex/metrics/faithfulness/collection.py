@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness.measures import MEASURES, named_measures
 from vaex.metrics.faithfulness.question import Answer, Question
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.overlap import check_finite
 
 
 class FaithfulnessMetrics(Metric):
@@ -51,24 +51,28 @@ class FaithfulnessMetrics(Metric):
     def update(self, question: Question, answer: Answer | Tensor | Callable[[Tensor], Tensor]) -> None:
         """Take in a batch: an `Answer`, or its maps (B, T, H, W), or a callable that takes images to them.
 
-        Maps of a callable are taken to be rectified; give `Answer.signed` for the measures that add up.
+        Maps are tensors or arrays. Those of a callable are taken to be rectified; give `Answer.signed` for the measures
+        that add up.
 
         Raises:
-            VaexError: when shapes do not fit, or a map is not finite.
+            VaexError: when shapes do not fit, or a map or value is not finite: nothing is left out of an average for
+                being NaN.
         """
-        if isinstance(answer, Tensor):
-            answer = Answer(answer)
-        elif not isinstance(answer, Answer):
+        if not isinstance(answer, Answer) and callable(answer):
             with torch.enable_grad():  # switched off for updates, and most makers of maps need it
-                answer = Answer(answer(question.images).detach(), explain=answer)
-        check_maps(answer.maps)
+                answer = Answer(answer(question.images), explain=answer)
+        elif not isinstance(answer, Answer):
+            answer = Answer(answer)
+        check_finite(answer.maps)
         if answer.maps.shape[1] != self.targets or question.targets != self.targets:
             raise VaexError(
                 f"FaithfulnessMetrics measures {self.targets} maps per image, got {answer.maps.shape[1]} for a "
                 f"question of {question.targets}."
             )
-        if not bool(torch.isfinite(answer.maps).all()):
-            raise VaexError("Attention maps hold NaN or infinity: look for a diverged model.")
+        if answer.signed is not None and answer.signed.shape != answer.maps.shape:
+            raise VaexError(
+                f"Signed maps must be {tuple(answer.maps.shape)} like the maps, got {tuple(answer.signed.shape)}."
+            )
         for place, name in enumerate(self.names):
             found = MEASURES[name].of(question, answer)
             if found is not None:

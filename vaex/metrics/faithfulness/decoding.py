@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness.correlation import pearson
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.overlap import check_finite
 
 Decoder = Callable[[Tensor], Tensor]
 """Takes codes (B, D) to images (B, C, H, W)."""
@@ -71,9 +71,11 @@ def agreement(maps: Tensor, response: Tensor) -> Tensor:
     that the decoder ignores.
 
     Raises:
-        VaexError: when the shapes differ.
+        VaexError: when the shapes differ, or a value is not finite.
     """
-    check_maps(maps)
+    check_finite(maps)
     if maps.shape != response.shape:
         raise VaexError(f"Each map needs a response of its own: {tuple(maps.shape)} against {tuple(response.shape)}.")
-    return pearson(maps.abs().flatten(2), response.to(maps).flatten(2))
+    if not bool(torch.isfinite(response).all()):
+        raise VaexError("The decoder's response holds NaN or infinity: look for a diverged model.")
+    return pearson(maps.abs().flatten(2), response.to(maps.device).flatten(2))

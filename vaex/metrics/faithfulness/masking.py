@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaex.errors import VaexError
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.overlap import check_finite
 
 
 def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:
@@ -17,12 +17,12 @@ def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:
     image. NaN for an empty mask: there is nothing to hit.
 
     Raises:
-        VaexError: when the shapes do not fit.
+        VaexError: when the shapes do not fit, or a map is not finite.
 
     Source: Arras et al., Information Fusion 2022, "CLEVR-XAI", relevance rank accuracy. Differs: the size |map|, and
     ties by their share.
     """
-    check_maps(maps)
+    check_finite(maps)
     if (
         masks.dim() != 4
         or masks.shape[1] not in (1, maps.shape[1])

@@ -13,7 +13,7 @@ from vaex.metrics.faithfulness.decoding import agreement
 from vaex.metrics.faithfulness.masking import relevance_rank
 from vaex.metrics.faithfulness.noise import instability
 from vaex.metrics.faithfulness.perturbing import infidelity, sensitivity_n
-from vaex.metrics.faithfulness.question import Answer, Question
+from vaex.metrics.faithfulness.question import Answer, Question, as_maps
 from vaex.metrics.faithfulness.randomising import map_similarity
 from vaex.metrics.faithfulness.removal import curve_area, deletion_curve, insertion_curve
 from vaex.metrics.pointing import energy_in_masks, pointing_hits
@@ -67,7 +67,10 @@ def _masked(measure: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Question, 
     def shares(question: Question, answer: Answer) -> Share | None:
         if question.masks is None:
             return None
-        masks = question.masks.to(answer.maps.device).expand_as(answer.maps)
+        masks, wanted = question.masks.to(answer.maps.device), tuple(answer.maps.shape)
+        if tuple(masks.shape) not in (wanted, (wanted[0], 1, *wanted[2:])):
+            raise VaexError(f"Masks must fit maps {wanted}, one for each or one for all, got {tuple(masks.shape)}.")
+        masks = masks.expand_as(answer.maps)
         there = (masks > 0.5).flatten(2).any(2)
         return _mean(torch.where(there, measure(answer.maps, masks).double(), torch.nan))
 
@@ -84,6 +87,8 @@ def _instability(question: Question, answer: Answer) -> Share | None:
     chosen = question.settings
     with torch.enable_grad():  # a metric's update runs without, and most makers of maps need one
         found = instability(answer.explain, question.images, chosen.radius, chosen.samples, chosen.seed).mean
+    if found.shape != answer.maps.shape[:2]:
+        raise VaexError(f"The maker of {tuple(answer.maps.shape[:2])} maps gave {tuple(found.shape)} of noisy images.")
     return _mean(found)
 
 
@@ -91,7 +96,7 @@ def _randomisation(question: Question, answer: Answer) -> Share | None:  # noqa:
     if answer.randomised is None:
         return None
     with torch.enable_grad():  # as above: the iterable may make its maps now
-        found = [map_similarity(answer.maps, maps.detach()) for maps in answer.randomised]
+        found = [map_similarity(answer.maps, as_maps(maps).to(answer.maps)) for maps in answer.randomised]
     return _mean(torch.stack(found).mean(0)) if found else None
 
 

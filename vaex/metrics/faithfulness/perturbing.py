@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness.correlation import pearson
-from vaex.metrics.faithfulness.removal import Values, fill_of
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.faithfulness.removal import Values, check_values, fill_of
+from vaex.metrics.overlap import check_finite
 
 
 class Trials(NamedTuple):
@@ -72,23 +72,20 @@ def removal_changes(values: Values, images: Tensor, fill: Tensor, masks: Tensor,
     of ``values``, or P T where each target has a fill of its own.
 
     Raises:
-        VaexError: when shapes do not fit.
+        VaexError: when shapes do not fit, or a value is not finite.
     """
     if masks.dim() != 3 or masks.shape[1:] != images.shape[2:]:
         raise VaexError(f"Masks must be (P, H, W) of the images' size {tuple(images.shape)}, got {tuple(masks.shape)}.")
-    fill, whole = fill.to(images), values(images).double()
-    if tuple(whole.shape) != (len(images), targets):
-        raise VaexError(
-            f"The values of {len(images)} images must be {(len(images), targets)}, got {tuple(whole.shape)}."
-        )
+    fill, size = fill.to(images), (len(images), targets)
+    whole = check_values(values(images), size)
     changes = []
     for mask in masks.to(images.device):
         if fill.dim() == images.dim():
-            without = values(torch.where(mask, fill, images)).double()
+            without = check_values(values(torch.where(mask, fill, images)), size)
         else:
             fills = fill_of(fill, images, targets)
-            parts = [values(torch.where(mask, fills[:, i], images))[:, i] for i in range(targets)]
-            without = torch.stack(parts, 1).double()
+            seen = (torch.where(mask, fills[:, i], images) for i in range(targets))
+            without = torch.stack([check_values(values(one), size)[:, i] for i, one in enumerate(seen)], 1)
         changes.append(whole - without)
     return torch.stack(changes)
 
@@ -97,9 +94,9 @@ def mask_sums(maps: Tensor, masks: Tensor) -> Tensor:
     """Return the sum of each map (B, T, H, W) over each mask (P, H, W): (P, B, T), float64.
 
     Raises:
-        VaexError: when shapes do not fit.
+        VaexError: when shapes do not fit, or a map is not finite.
     """
-    check_maps(maps)
+    check_finite(maps)
     if masks.dim() != 3 or masks.shape[1:] != maps.shape[2:]:
         raise VaexError(f"Masks must be (P, H, W) of the maps' size {tuple(maps.shape)}, got {tuple(masks.shape)}.")
     return torch.einsum("bthw,phw->pbt", maps.double(), masks.to(maps.device, torch.float64))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vaex.errors import VaexError
@@ -89,16 +92,35 @@ class Question:
         return [self._trials(masks) for masks in drawn]
 
 
+def as_maps(maps: Any) -> Tensor:
+    """Return maps of any tool, a tensor or an array, as a tensor of floating point without a graph.
+
+    Raises:
+        VaexError: for anything else.
+    """
+    if not isinstance(maps, Tensor):
+        if not hasattr(maps, "__array__"):
+            raise VaexError(f"Maps must be a tensor or an array (B, T, H, W), got {type(maps).__name__}.")
+        maps = torch.as_tensor(np.array(maps))
+    maps = maps.detach() if maps.requires_grad else maps
+    return maps if maps.is_floating_point() else maps.float()
+
+
 @dataclass(frozen=True)
 class Answer:
     """Maps of the question's images, and what else can be asked of their maker; what is None is not measured.
 
-    ``maps`` (B, T, H, W); ``signed`` the same before rectification, for measures that add up (leave it out for a maker
-    of rectified maps); ``explain`` gives the maps of other images, for the stability; ``randomised`` yields the maps of
-    networks whose weights were drawn anew step by step.
+    ``maps`` (B, T, H, W), a tensor or an array as all maps; ``signed`` the same before rectification, for measures that
+    add up (leave it out for a maker of rectified maps); ``explain`` gives the maps of other images, for the stability;
+    ``randomised`` yields the maps of networks whose weights were drawn anew step by step.
     """
 
     maps: Tensor
     signed: Tensor | None = None
     explain: Callable[[Tensor], Tensor] | None = None
     randomised: Iterable[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maps", as_maps(self.maps))
+        if self.signed is not None:
+            object.__setattr__(self, "signed", as_maps(self.signed))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vaex.errors import VaexError, unknown
 from vaex.metrics.faithfulness.correlation import spearman
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.overlap import check_finite
 
 
 def weighted_modules(model: nn.Module, within: str = "") -> list[str]:
@@ -68,9 +68,10 @@ def map_similarity(maps: Tensor, others: Tensor) -> Tensor:
     1 for the same map; 0 where one of them is constant and the other is not.
 
     Raises:
-        VaexError: when the shapes differ.
+        VaexError: when the shapes differ, or a map is not finite.
     """
-    check_maps(maps)
+    check_finite(maps)
+    check_finite(others)
     if maps.shape != others.shape:
         raise VaexError(f"Maps to compare must have one shape, got {tuple(maps.shape)} and {tuple(others.shape)}.")
     a, b = maps.abs().flatten(2), others.to(maps).abs().flatten(2)

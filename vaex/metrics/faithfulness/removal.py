@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vaex.errors import VaexError
-from vaex.metrics.overlap import check_maps
+from vaex.metrics.overlap import check_finite
 
 Values = Callable[[Tensor], Tensor]
 """What maps are of: takes as many images (B, C, H, W) as are explained, in their order, to values (B, T)."""
@@ -30,9 +30,7 @@ def removal_order(maps: Tensor, signed: bool = False, seed: int = 0) -> Tensor:
     Raises:
         VaexError: when the maps are not (B, T, H, W) or not finite.
     """
-    check_maps(maps)
-    if not bool(torch.isfinite(maps).all()):
-        raise VaexError("Attention maps hold NaN or infinity: look for a diverged model.")
+    check_finite(maps)
     flat = (maps if signed else maps.abs()).flatten(2)  # (B, T, HW)
     pixels = flat.shape[2]
     drawn = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(maps.device)
@@ -77,7 +75,7 @@ def values_along(
     takes T (steps + 1) calls of ``values``.
 
     Raises:
-        VaexError: when shapes do not fit, a map is not finite, or ``steps`` is below 1.
+        VaexError: when shapes do not fit, a map or value is not finite, or ``steps`` is below 1.
     """
     if steps < 1:
         raise VaexError(f"Pixels are replaced in at least 1 step, got steps={steps}.")
@@ -93,18 +91,19 @@ def values_along(
         way = []
         for step in range(steps + 1):
             found = values(torch.where((place + 1) * steps <= step * pixels, last, first))
-            _check_values(found, maps)
-            way.append(found[:, target].double())
+            way.append(check_values(found, (len(maps), targets))[:, target])
         columns.append(torch.stack(way, 1))
     return torch.stack(columns, 1)
 
 
-def _check_values(found: Tensor, maps: Tensor) -> None:
-    if tuple(found.shape) != tuple(maps.shape[:2]):
-        raise VaexError(
-            f"The values of {len(maps)} images with {maps.shape[1]} maps each must be {tuple(maps.shape[:2])}, got "
-            f"{tuple(found.shape)}."
-        )
+def check_values(found: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the values of images as float64, refused where they are not of ``size`` (B, T) or not finite."""
+    if not isinstance(found, Tensor) or tuple(found.shape) != size:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise VaexError(f"The values of {size[0]} images with {size[1]} maps each must be a tensor {size}, got {got}.")
+    if not bool(torch.isfinite(found).all()):
+        raise VaexError("Values that maps are of are NaN or infinite: look at the images to fill with, and the model.")
+    return found.double()
 
 
 def deletion_curve(
