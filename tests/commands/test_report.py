@@ -16,6 +16,7 @@ import torch
 from vaex.callbacks.kept import KeptTest
 from vaex.callbacks.kept_methods import Normal
 from vaex.commands.report import report_on, try_report, write_report
+from vaex.commands.report_gallery import score_bytes
 from vaex.errors import VaexError
 from vaex.runs import KEPT_TEST
 from vaex.scores import Scored
@@ -190,6 +191,14 @@ def test_numbers_have_units_and_thresholds_are_no_f1(folder: Path) -> None:
     assert [dict(attributes) for tag, attributes in page.tags if attributes.get("class") == "n best"] == [
         {"class": "n best"}
     ]
+
+
+def test_zero_is_the_middle_of_scores_of_both_signs() -> None:
+    scaled, low, high = score_bytes(np.array([-1.0, 0.0, 4.0, np.nan]))
+    assert (low, high) == (-4, 4)
+    assert scaled.tolist() == [96, 128, 255, 0]  # of -4..4: 3/8, 1/2 and 1 of 255
+    assert score_bytes(np.array([0.0, 4.0]))[1:] == (0, 4)
+    assert score_bytes(np.array([-4.0, -2.0]))[1:] == (-4, -2)
 
 
 def test_failures_are_named_worst_first(folder: Path) -> None:

@@ -53,6 +53,7 @@ def _contains(picture: np.ndarray, tile: np.ndarray) -> bool:
         (3, 2, {"titles": [[f"image {n} z{t} has a long $label_{t}" for t in range(2)] for n in range(3)]}),
         (2, 2, {"titles": ["Donaudampfschifffahrtsgesellschaftskapitaen"] * 2, "reconstructions": None}),
         (16, 12, {"scores": np.arange(16) * 1e5}),
+        (2, 1, {"vmax": 3.8e-4, "score_maps": np.full((2, 1, 28, 28), 3.8e-4)}),  # long numbers beside both bars
     ],
 )
 def test_texts_are_on_the_page_and_do_not_overlap(count: int, targets: int, options: dict[str, Any]) -> None:

@@ -121,6 +121,7 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     shape = model_shape(model)
     explorer = Explorer(model, options, inspection, shape, config.max_latents)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
+    theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
     choices = choices_for(model, shape, options)
     return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
 

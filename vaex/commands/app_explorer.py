@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,8 +206,8 @@ class Explorer:
         return [names.index(latent) for latent in shown], [self.label(view, latent) for latent in shown]
 
     def reach(self, view: View, latent: int) -> float:
-        """Return how far from 0 the slider of a latent goes: `REACH`, or further where the code is."""
-        return float(max(REACH, abs(float(view.code[latent])) + 1))
+        """Return how far from 0 the slider of a latent goes: `REACH`, or further where the code is; a whole number."""
+        return float(max(REACH, math.ceil(abs(float(view.code[latent])) + 1)))
 
     def images_picture(self, view: View, opacity: float = OPACITY) -> Pixels:
         """Return the picture (h, w, 3) of the image, what it decodes to and the score maps."""

@@ -96,7 +96,7 @@ class Page:
         gr.Markdown(
             f"{named}. Move one: the code is decoded, and the maps are drawn of that picture, too."
             if count
-            else f"{named}, have maps here."
+            else f"{named}, have maps here where the target is of single latents."
         )
         places = range(count + bool(count))
         self.sliders = [gr.Slider(-4, 4, 0, visible=False, buttons=[], elem_id=f"slider{i}") for i in places]

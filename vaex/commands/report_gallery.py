@@ -124,9 +124,15 @@ def maps_of(kept: Kept, thresholds: bool, further: bool) -> list[GalleryMap]:
 
 
 def score_bytes(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float, float]:
-    """Return score maps as 0..255 from 0, or what is lower, to the highest; what is no number counts as the lowest."""
+    """Return score maps as 0..255 from 0 to the highest, from minus to plus the largest where they have both signs.
+
+    What is no number counts as the lowest.
+    """
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if low < 0 < high:  # colours of both signs have 0 in their middle
+        high = max(-low, high)
+        low = -high
     low = min(low, 0.0)
     span = high - low or 1.0
     scaled = np.nan_to_num((values.astype(np.float64) - low) / span, nan=0.0, posinf=1.0, neginf=0.0)

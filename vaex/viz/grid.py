@@ -31,7 +31,7 @@ GAP = 8  # pixels between cells
 NARROWEST = 90  # pixels that a label needs, should the images be narrower
 MARGIN = 16  # pixels around all
 FRAME = (190, 190, 190)  # grey line around each cell, for images as white as the page
-BAR = 100  # pixels of width that a colour bar takes, with its numbers and its label
+BAR = 100  # least width in pixels of a colour bar with its numbers and its label
 SCORE_COLOURS = "viridis"  # unlike the attention's, since a score map has another scale
 
 
@@ -131,7 +131,9 @@ def compose(
         tops_y.append(y)
         y += high + GAP
     bottom, right = y - GAP, left + len(cells[0]) * pitch - GAP
-    total_width = right + BAR * len(bars) + MARGIN
+    ends = [[-top, 0, top] if signed else [0, top / 2, top] for _, top, _, signed in bars]
+    widths = [max(BAR, 64 + max(_width(f"{tick:.2g}") for tick in ticks)) for ticks in ends]  # 64: gaps, bar, label
+    total_width = right + sum(widths) + MARGIN
     note = _wrapped(note, total_width - 2 * MARGIN)
     total_height = max(bottom, tops_y[0] + 112) + MARGIN + LINE * (note.count("\n") + 1)
 
@@ -152,14 +154,13 @@ def compose(
 
     tall = min(max(bottom - tops_y[0], 112), 360)
     for number, (name, top, colormap, signed) in enumerate(bars):
-        box = (right + 20 + number * BAR, total_height - tops_y[0] - tall, 14, tall)  # from below, as matplotlib counts
+        box = (right + 20 + sum(widths[:number]), total_height - tops_y[0] - tall, 14, tall)  # y from below
         place = (box[0] / total_width, box[1] / total_height, box[2] / total_width, box[3] / total_height)
         levels = np.linspace(-1 if signed else 0, 1, 256)
         seen = blend(np.full(256, 0.5), levels, opacity, lookup_table(colormap, signed), signed)  # as over a grey pixel
         shades = ScalarMappable(Normalize(-top if signed else 0, top), ListedColormap(seen))
-        ticks = [-top, 0, top] if signed else [0, top / 2, top]
-        bar = figure.colorbar(shades, cax=figure.add_axes(place), ticks=ticks)
-        bar.ax.set_yticklabels([f"{tick:.2g}" for tick in ticks], fontsize=FONT - 1)
+        bar = figure.colorbar(shades, cax=figure.add_axes(place), ticks=ends[number])
+        bar.ax.set_yticklabels([f"{tick:.2g}" for tick in ends[number]], fontsize=FONT - 1)
         bar.set_label(_wrapped(name, tall), fontsize=FONT, parse_math=False)
     return figure
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaex.viz.grid import SCORE_COLOURS
 from vaex.viz.overlays import lookup_table
 
 Bytes = NDArray[np.uint8]
@@ -65,9 +66,13 @@ def encoded(array: NDArray[Any]) -> str:
 
 
 def colour_tables() -> dict[str, str]:
-    """Return the 256 colours of both kinds of map as bytes in base64; the same as in all other pictures."""
-    signed = {"sequential": False, "diverging": True}
-    return {name: encoded(np.round(255 * lookup_table(None, sign))) for name, sign in signed.items()}
+    """Return the 256 colours of attention, score maps and signed maps as bytes in base64; those of all pictures."""
+    tables = {
+        "attention": lookup_table(None, False),
+        "score": lookup_table(SCORE_COLOURS, False),
+        "diverging": lookup_table(None, True),
+    }
+    return {name: encoded(np.round(255 * colours)) for name, colours in tables.items()}
 
 
 def gallery_data(gallery: Gallery) -> dict[str, Any]:

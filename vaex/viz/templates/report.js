@@ -109,7 +109,7 @@
       if (byId("method")) byId("method").disabled = typeof map === "string" || gallery.maps[map].method === null;
       if (typeof map === "string") return;
       const { low, high, unit, title, method: by } = gallery.maps[map];
-      painter.bar(byId("bar"), low, high, painted);
+      painter.bar(byId("bar"), gallery.maps[map], null, painted);
       byId("bar-low").textContent = painted ? "above " + number(pixel.thresholds[position("pixel")]) : number(low);
       const one = title + (by === null ? "" : " by " + by) + "; one scale for all images";
       const none = drawn(map) ? "" : "; 0 everywhere";
@@ -135,7 +135,7 @@
       byId("large-note").textContent = "Each score map has the scale below it" + (latents.length
         ? "; maps of attention, by " + by + ", share the scale " + number(low) + " to " + number(high) : "") + ". Scales are the same for all images.";
       byId("large-bar-row").hidden = !latents.length;
-      if (latents.length) painter.bar(byId("large-bar"), low, high, false);
+      if (latents.length) painter.bar(byId("large-bar"), latents[0], [low, high]);
       [byId("large-bar-low").textContent, byId("large-bar-high").textContent] = [number(low), number(high)];
       const views = [["plain", "image"], ...(item.decoded ? [["decoded", "reconstruction"]] : []), ...some.map((index) => [index, gallery.maps[index].title])];
       byId("large-maps").replaceChildren(...views.map(([map, title]) => {
@@ -146,7 +146,7 @@
         figure.append(canvas, element("figcaption", title));
         if (entry && entry.method === null) {
           const row = element("div", undefined, "bar small"), colours = element("canvas");
-          painter.bar(colours, entry.low, entry.high, false);
+          painter.bar(colours, entry);
           row.append(element("span", number(entry.low)), colours, element("span", number(entry.high)));
           figure.append(row);
         }

@@ -3,6 +3,7 @@
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const byId = (id) => document.getElementById(id);
 const ORANGE = [230, 159, 0]; // what exceeds the pixel threshold
+const paled = (grey) => 31 + 0.73 * grey; // black and white of an image under a map, as in all other pictures
 const isSigned = (low, high) => low < 0 && high > 0;
 
 async function unpacked(gallery) {
@@ -23,10 +24,10 @@ async function unpacked(gallery) {
 }
 
 function painterOf(gallery, colours) {
-  const tables = { sequential: bytes(colours.sequential), diverging: bytes(colours.diverging) };
+  const tables = Object.fromEntries(Object.entries(colours).map(([name, text]) => [name, bytes(text)]));
   const [rows, columns] = gallery.map_size, [height, width] = gallery.image_size;
   const canvasOf = (w, h) => Object.assign(document.createElement("canvas"), { width: w, height: h });
-  const tableOf = (low, high) => (isSigned(low, high) ? tables.diverging : tables.sequential);
+  const tableOf = (entry, low, high) => (isSigned(low, high) ? tables.diverging : entry.method === null ? tables.score : tables.attention);
   const scratch = canvasOf(columns, rows), brush = scratch.getContext("2d");
   const plate = canvasOf(width, height), under = plate.getContext("2d");
   const factor = Math.max(1, Math.round(320 / width)); // small images are drawn larger, so that outlines stay thin
@@ -35,7 +36,7 @@ function painterOf(gallery, colours) {
   // The map as colours of its own size; range: another low and high end than its own
   function coloured(item, map, range) {
     const entry = gallery.maps[map], values = item.values[map], picture = brush.createImageData(columns, rows);
-    const [low, high] = range || [entry.low, entry.high], signed = isSigned(low, high), table = tableOf(low, high);
+    const [low, high] = range || [entry.low, entry.high], signed = isSigned(low, high), table = tableOf(entry, low, high);
     const share = Array.from({ length: 256 }, (_, value) => {
       const real = entry.low + (value / 255) * (entry.high - entry.low);
       return Math.min(255, Math.max(0, Math.round((255 * (real - low)) / (high - low))));
@@ -89,7 +90,7 @@ function painterOf(gallery, colours) {
     const source = map === "decoded" ? item.decoded : item.pixels, plain = typeof map === "string";
     for (let i = 0; i < width * height; i++) {
       let [red, green, blue] = [source[3 * i], source[3 * i + 1], source[3 * i + 2]];
-      if (!plain) red = green = blue = 31 + 0.73 * (0.299 * red + 0.587 * green + 0.114 * blue);
+      if (!plain) red = green = blue = paled(0.299 * red + 0.587 * green + 0.114 * blue);
       picture.data.set([red, green, blue, 255], 4 * i);
     }
     under.putImageData(picture, 0, 0);
@@ -101,13 +102,17 @@ function painterOf(gallery, colours) {
     if (item.truth && byId("outline") && byId("outline").checked) outline(context, item.truth);
   }
 
-  function bar(canvas, low, high, painted) {
-    const context = canvas.getContext("2d"), table = tableOf(low, high);
+  // The colours as they lie over a grey pixel; range: another low and high end than the map's own
+  function bar(canvas, entry, range = null, painted = false) {
+    const [low, high] = range || [entry.low, entry.high], signed = isSigned(low, high), table = tableOf(entry, low, high);
+    const context = canvas.getContext("2d");
     canvas.width = 256;
     canvas.height = 1;
     const picture = context.createImageData(256, 1);
     for (let i = 0; i < 256; i++) {
-      picture.data.set(painted ? [...ORANGE, 255] : [table[3 * i], table[3 * i + 1], table[3 * i + 2], 255], 4 * i);
+      const share = painted ? opacity() : opacity() * Math.sqrt(signed ? Math.abs(i - 127.5) / 127.5 : i / 255);
+      const over = (colour) => share * colour + (1 - share) * paled(127.5);
+      picture.data.set([...(painted ? ORANGE : table.subarray(3 * i, 3 * i + 3))].map(over).concat(255), 4 * i);
     }
     context.putImageData(picture, 0, 0);
   }
