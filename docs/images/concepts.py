@@ -29,12 +29,25 @@ grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
 
 
 def panel(figure, position, picture, title, **options):
-    """Draw one picture (H, W) without axes."""
+    """Draw one picture (H, W) without axes and return it."""
     axes = figure.add_subplot(*position)
-    axes.imshow(picture.detach().numpy(), interpolation="nearest", **options)
+    shown = axes.imshow(picture.detach().numpy(), interpolation="nearest", **options)
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
+    return shown
+
+
+def bar(figure, pictures, label):
+    """Draw the colour bar that pictures share below them."""
+    low, high = pictures[0].get_clim()
+    axes = [picture.axes for picture in pictures]
+    ticks = sorted({low, 0, high})
+    drawn = figure.colorbar(
+        pictures[0], ax=axes, orientation="horizontal", aspect=16 * len(axes), pad=0.03, ticks=ticks
+    )
+    drawn.ax.set_xticklabels([f"{tick:.2g}" for tick in ticks], fontsize=7)
+    drawn.set_label(label, fontsize=7)
 
 
 figure = plt.figure(figsize=(8, 2.2), layout="constrained")
@@ -45,6 +58,7 @@ bars.axhline(0, color="black", linewidth=0.5)
 bars.set_title("code: mean and deviation of each latent", fontsize=9)
 bars.set_xticks(range(len(code)), [f"z{i}" for i in range(len(code))], fontsize=7)
 bars.tick_params(axis="y", labelsize=7)
+bars.set_ylabel("in deviations of the prior", fontsize=7)
 panel(figure, (1, 3, 3), output.reconstruction[0, 0], "reconstruction", **grey)
 save_png(figure, folder / "concepts_vae.png")
 
@@ -52,20 +66,28 @@ weighted = (alpha[:, None, None] * activation[0]).detach()
 top = weighted.abs().flatten(1).sum(1).argsort(descending=True)[:3].tolist()
 largest = float(weighted[top].abs().max())
 total = weighted.sum(0)
-figure = plt.figure(figsize=(9, 2), layout="constrained")
-for column, channel in enumerate(top, start=1):
-    options = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+figure = plt.figure(figsize=(9, 2.5), layout="constrained")
+options = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+drawn = [
     panel(figure, (1, 6, column), weighted[channel], f"channel {channel}\ntimes its weight", **options)
+    for column, channel in enumerate(top, start=1)
+]
+bar(figure, drawn, f"share of z{latent}'s slope")
 most = float(total.abs().max())
-panel(figure, (1, 6, 4), total, f"sum of all {len(alpha)}\n(8 x 8 cells)", cmap="RdBu_r", vmin=-most, vmax=most)
-panel(figure, (1, 6, 5), total.relu(), "ReLU", cmap="inferno", vmin=0, vmax=most)
+summed = panel(
+    figure, (1, 6, 4), total, f"sum of all {len(alpha)}\n(8 x 8 cells)", cmap="RdBu_r", vmin=-most, vmax=most
+)
+bar(figure, [summed], "attention, signed")
+bar(figure, [panel(figure, (1, 6, 5), total.relu(), "ReLU", cmap="inferno", vmin=0, vmax=most)], "attention")
 finished = latent_attention(model, image, layer="conv3", latents=[latent])
+strongest = float(finished.max())
 over = torch.from_numpy(overlay(image[0, 0].numpy(), finished[0, 0].numpy()))
-panel(figure, (1, 6, 6), over, "enlarged,\nover the image")
+over = panel(figure, (1, 6, 6), over, "enlarged,\nover the image", cmap="inferno", vmin=0, vmax=strongest)
+bar(figure, [over], "attention")
 save_png(figure, folder / "concepts_map.png")
 torch.testing.assert_close(attention_maps(activation, mean[:, latent : latent + 1])[0, 0], total.relu())
 
-figure = plt.figure(figsize=(8, 4), layout="constrained")
+figure = plt.figure(figsize=(8, 5), layout="constrained")
 for row, at in enumerate([place, other]):
     one = images[at : at + 1]
     shown = {
@@ -77,8 +99,8 @@ for row, at in enumerate([place, other]):
     for column, (title, found) in enumerate(shown.items(), start=2):
         bound = float(found.abs().max())
         low, colours = (-bound, "RdBu_r") if title == "signed" else (0, "inferno")
-        where, title = (2, 4, 4 * row + column), f"{title}, largest {bound:.2g}"
-        panel(figure, where, found[0, 0], title, cmap=colours, vmin=low, vmax=bound)
+        where = (2, 4, 4 * row + column)
+        bar(figure, [panel(figure, where, found[0, 0], title, cmap=colours, vmin=low, vmax=bound)], "attention")
 save_png(figure, folder / "concepts_sign.png")
 
 values = torch.linspace(-2, 2, 5)
@@ -89,9 +111,11 @@ with torch.no_grad():
     step = torch.zeros_like(code)
     step[latent] = 0.5
     change = (model.decode((code + step)[None]).mean - model.decode((code - step)[None]).mean).abs()[0, 0]
-figure = plt.figure(figsize=(9, 1.8), layout="constrained")
+figure = plt.figure(figsize=(9, 2.2), layout="constrained")
 for column, (value, picture) in enumerate(zip(values.tolist(), decoded, strict=True), start=1):
     panel(figure, (1, 7, column), picture, f"z{latent} = {value:g}", **grey)
-panel(figure, (1, 7, 6), change, "change of the\ndecoded image", cmap="inferno")
-panel(figure, (1, 7, 7), finished[0, 0], "map of the\nencoder", cmap="inferno")
+colours = {"cmap": "inferno", "vmin": 0}
+changed = panel(figure, (1, 7, 6), change, "change of the\ndecoded image", vmax=float(change.max()), **colours)
+bar(figure, [changed], "pixel value")
+bar(figure, [panel(figure, (1, 7, 7), finished[0, 0], "map of the\nencoder", vmax=strongest, **colours)], "attention")
 save_png(figure, folder / "concepts_back.png")
