@@ -72,7 +72,7 @@ drawn = [
     panel(figure, (1, 6, column), weighted[channel], f"channel {channel}\ntimes its weight", **options)
     for column, channel in enumerate(top, start=1)
 ]
-bar(figure, drawn, f"share of z{latent}'s slope")
+bar(figure, drawn, "attention of one channel, signed")
 most = float(total.abs().max())
 summed = panel(
     figure, (1, 6, 4), total, f"sum of all {len(alpha)}\n(8 x 8 cells)", cmap="RdBu_r", vmin=-most, vmax=most
