@@ -158,6 +158,13 @@ def test_links_and_pictures_exist(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_quick_start_names_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "quick-start.md").read_text()
+    rows = page[page.index("| extra | for |") :].partition("\n\n")[0].splitlines()[2:]
+    assert {row.split("`")[1] for row in rows} == set(project["optional-dependencies"])
+
+
 def test_readme_names_every_choice() -> None:
     text = (ROOT / "README.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
