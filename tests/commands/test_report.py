@@ -289,10 +289,14 @@ def test_a_large_page_leaves_out_pictures_and_then_methods(folder: Path, monkeyp
     fewer = Page(write_report(folder).read_text())
     assert len(fewer.all("img")) == 2
     assert len(fewer.data()["gallery"]["maps"]) == 8
+    assert any(words.endswith(" MB: Test images.") for _, words in fewer.texts)
     monkeypatch.setattr("vaex.commands.report.LARGEST", 1000)
     least = Page(write_report(folder).read_text())
     assert not least.all("img")
     assert {one["method"] for one in least.data()["gallery"]["maps"]} == {None, "grad_cam"}
+    assert [one["title"] for one in least.data()["gallery"]["maps"]][:2] == ["own (this run's score)", "latent 0"]
+    told = "Traversals, Latents and factors, Test images, maps of further methods, maps of the other scores."
+    assert any(told in words for _, words in least.texts)
 
 
 def test_values_that_are_no_numbers_are_shown_as_such(folder: Path) -> None:

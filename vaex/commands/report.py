@@ -73,7 +73,7 @@ def write_report(
 def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALARM_RATE) -> str:
     """Return the page of a run, a `vaex.reporting.results.Result`, with others' metrics beside it."""
     from vaex import __version__
-    from vaex.commands.report_gallery import kept_parts, read_kept
+    from vaex.commands.report_gallery import EVERY_MAP, LEFT_OUT, OWN_METHOD, OWN_SCORE, kept_parts, read_kept
     from vaex.commands.report_metrics import kinds_section, metrics_section
     from vaex.commands.report_text import (
         config_section,
@@ -87,9 +87,10 @@ def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALA
     kept = read_kept(result.folder)
     pictures = pictures_sections(result.folder)
     lead = "How this run learned, what it measured, and where it looks. All numbers are of the stage that is named."
-    smaller = [(count, True) for count in range(len(pictures), -1, -1)] + [(0, False)]
-    for count, further in smaller:
-        gallery, data = kept_parts(kept, rate, further)
+    wholes = [(count, EVERY_MAP) for count in range(len(pictures), -1, -1)]
+    for count, maps in [*wholes, (0, OWN_METHOD), (0, OWN_SCORE)]:
+        gallery, data = kept_parts(kept, rate, maps)
+        left_out = [part.title for part in pictures[count:] if part.content] + LEFT_OUT[maps]
         parts = [
             summary_section(result),
             metrics_section(result, others),
@@ -99,7 +100,10 @@ def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALA
             curves_section(result),
             config_section(result.folder),
         ]
-        text = page(title_of(result), lead, parts, data, f"Written by vaex {__version__}.")
+        footer = f"Written by vaex {__version__}."
+        if left_out:
+            footer += f" Left out, to stay below {LARGEST / 2**20:.3g} MB: {', '.join(left_out)}."
+        text = page(title_of(result), lead, parts, data, footer)
         if len(text.encode()) <= LARGEST:
             break
     return text

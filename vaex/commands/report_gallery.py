@@ -20,6 +20,15 @@ from vaex.viz.report_gallery import Gallery, GalleryItem, GalleryMap, gallery_da
 from vaex.viz.report_html import element, joined
 from vaex.viz.report_page import Section
 
+EVERY_MAP, OWN_METHOD, OWN_SCORE = "every map", "own method", "own score"
+
+LEFT_OUT: dict[str, list[str]] = {
+    EVERY_MAP: [],
+    OWN_METHOD: ["maps of further methods"],
+    OWN_SCORE: ["maps of further methods", "maps of the other scores"],
+}
+"""What a gallery leaves out that shows these maps."""
+
 
 def read_kept(folder: Path) -> Kept | None:
     """Return what the test of a run kept, None where nothing was kept, nothing in it where it is damaged."""
@@ -34,27 +43,27 @@ def read_kept(folder: Path) -> Kept | None:
     return {**about, "arrays": found}
 
 
-def kept_parts(kept: Kept | None, rate: float, further: bool = True) -> tuple[list[Section], dict[str, Any]]:
+def kept_parts(kept: Kept | None, rate: float, which: str = EVERY_MAP) -> tuple[list[Section], dict[str, Any]]:
     """Return the sections of thresholds, gallery and failures, and the data of their script.
 
-    ``rate`` is the share of normal images that the calibrated threshold may call anomalous; not ``further``: without
-    the maps of further methods.
+    ``rate`` is the share of normal images that the calibrated threshold may call anomalous; ``which`` maps is one of
+    `LEFT_OUT`.
     """
     again = "vaex evaluate ckpt=RUN_FOLDER writes a report with a gallery."
     if kept is None:
         note = f"The test of this run kept no images. {again}"
         return [Section("gallery", "Gallery", element("p", note, class_="note"))], {}
     try:
-        return _shown(kept, rate, further)
+        return _shown(kept, rate, which)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # of another program, or cut off
         note = f"{KEPT_TEST} is damaged and cannot be shown. {again}"
         return [Section("gallery", "Gallery", element("p", note, class_="wrong"))], {}
 
 
-def _shown(kept: Kept, rate: float, further: bool) -> tuple[list[Section], dict[str, Any]]:
+def _shown(kept: Kept, rate: float, which: str) -> tuple[list[Section], dict[str, Any]]:
     sliders = sliders_of(kept, rate)
     failures = failures_of(kept["rows"], sliders.image)
-    gallery = gallery_of(kept, sliders.pixel, failures, further)
+    gallery = gallery_of(kept, sliders.pixel, failures, which)
     plain = {name: None if one is None else one.plain() for name, one in sliders._asdict().items() if name != "reason"}
     shown = [
         *curves(kept, sliders),
@@ -73,7 +82,7 @@ def _shown(kept: Kept, rate: float, further: bool) -> tuple[list[Section], dict[
 
 
 def gallery_of(
-    kept: Kept, pixel: Slider | None, failures: Mapping[int, tuple[int, str]], further: bool = True
+    kept: Kept, pixel: Slider | None, failures: Mapping[int, tuple[int, str]], which: str = EVERY_MAP
 ) -> Gallery:
     """Return the gallery of the images that were kept."""
     arrays = kept["arrays"]
@@ -91,7 +100,7 @@ def gallery_of(
     return Gallery(
         items,
         arrays["image"],
-        [*maps_of(kept, pixel is not None, further)],
+        maps_of(kept, pixel is not None, which),
         len(kept["rows"]),
         arrays.get("mask"),
         arrays.get("reconstruction"),
@@ -99,7 +108,7 @@ def gallery_of(
     )
 
 
-def maps_of(kept: Kept, thresholds: bool, further: bool) -> list[GalleryMap]:
+def maps_of(kept: Kept, thresholds: bool, shown: str) -> list[GalleryMap]:
     """Return the maps of the gallery, the run's own score first."""
     arrays, ranges = kept["arrays"], kept["ranges"]
     methods = kept.get("methods") or [str(kept.get("method") or "attention")]
@@ -111,9 +120,9 @@ def maps_of(kept: Kept, thresholds: bool, further: bool) -> list[GalleryMap]:
             scaled, low, high = score_bytes(arrays["score"])
             found.append(GalleryMap(f"{kept['score']} (this run's score)", scaled, low, high, threshold=thresholds))
         elif kind == "other":
-            if rest != kept["score"]:
+            if rest != kept["score"] and shown != OWN_SCORE:
                 found.append(GalleryMap(rest, arrays[name], *ranges[name]))
-        elif further or not place:
+        elif shown == EVERY_MAP or not place:
             of_latent = kind == "latent"
             title = f"latent {which}" if of_latent else "all latents together" if which == "0" else f"target {which}"
             group = "Attention of latents, by KL" if of_latent else "Attention"
