@@ -161,6 +161,19 @@ def test_hostile_names_stay_text(folder: Path) -> None:
     assert HOSTILE in {item["kind"] for item in page.data()["gallery"]["items"]}
 
 
+def test_kinds_and_maps_that_would_reorder_text_are_shown(folder: Path) -> None:
+    with np.load(folder / KEPT_TEST) as found:
+        arrays = dict(found)
+    about = json.loads(str(arrays["about"]).replace('"good"', '"go\\u202eod"'))
+    about["score"] = "own\u202e"
+    np.savez(folder / KEPT_TEST, **{**arrays, "about": np.array(json.dumps(about))})
+    text = write_report(folder).read_text()
+    gallery = Page(text).data()["gallery"]
+    assert "go\\u202eod" in {item["kind"] for item in gallery["items"]}
+    assert gallery["maps"][0]["title"].startswith("own\\u202e")
+    assert "\u202e" not in text
+
+
 def test_numbers_stand_beside_the_paper_and_the_controls(folder: Path) -> None:
     page = Page(write_report(folder).read_text())
     words = [text for tag, text in page.texts if tag in ("td", "th")]

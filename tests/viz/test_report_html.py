@@ -35,6 +35,12 @@ def test_texts_and_attributes_are_escaped_once() -> None:
     assert read.text == 2 * HOSTILE
 
 
+def test_what_would_reorder_or_hide_text_is_shown() -> None:
+    read = Read(element("p", "a\u202eb\x1b", title="\u2066"))
+    assert read.text == "a\\u202eb\\x1b"
+    assert read.tags == [("p", {"title": "\\u2066"})]
+
+
 def test_tables_and_lists_escape_what_is_in_them() -> None:
     read = Read(joined([table(HOSTILE, [HOSTILE, HOSTILE], [[HOSTILE, 1.0]]), definitions({HOSTILE: HOSTILE})]))
     assert {tag for tag, _ in read.tags} == {

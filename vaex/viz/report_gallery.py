@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaex.intake import one_line
 from vaex.viz.grid import SCORE_COLOURS
 from vaex.viz.overlays import lookup_table
 
@@ -84,11 +85,11 @@ def gallery_data(gallery: Gallery) -> dict[str, Any]:
     items = []
     for item in gallery.items:
         failure = None if item.failure is None else {"rank": item.failure[0], "why": item.failure[1]}
-        items.append(
-            {"name": item.name, "score": item.score, "label": item.label, "kind": item.kind, "failure": failure}
-        )
+        kind = None if item.kind is None else one_line(item.kind)
+        items.append({"name": item.name, "score": item.score, "label": item.label, "kind": kind, "failure": failure})
     maps: list[dict[str, Any]] = [
-        {name: getattr(one, name) for name in ("title", "low", "high", "unit", "group", "threshold", "method")}
+        {name: getattr(one, name) for name in ("low", "high", "unit", "group", "threshold", "method")}
+        | {"title": one_line(one.title)}
         for one in gallery.maps
     ]
     given = {

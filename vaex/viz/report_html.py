@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vaex.intake import printable
 from vaex.runs import strict_json
 
 
@@ -18,8 +19,11 @@ class Markup(str):
 
 
 def escaped(text: object) -> Markup:
-    """Return ``text`` as HTML that shows it as it is, `Markup` unchanged; safe in attributes as well."""
-    return text if isinstance(text, Markup) else Markup(html.escape(str(text), quote=True))
+    """Return ``text`` as HTML that shows it as it is, `Markup` unchanged; safe in attributes as well.
+
+    What would hide or reorder other text is shown as an escape.
+    """
+    return text if isinstance(text, Markup) else Markup(html.escape(printable(str(text)), quote=True))
 
 
 def element(name: str, *content: object, **attributes: object) -> Markup:
