@@ -65,7 +65,7 @@ def published_table(result: Result) -> Markup | None:
     if not measures:
         return None
     lines: list[list[object]] = [["this run", title_of(result), *(test[measure] for measure in measures)]]
-    rows = [[name, source, *(row.get(one) for one in measures)] for name, source, row in cells]
+    rows: list[list[object]] = [[name, source, *(row.get(one) for one in measures)] for name, source, row in cells]
     lines += [row for row in rows if any(cell is not None for cell in row[2:])]
     caption = f"Beside published figures, {title}; \N{EN DASH} where none was printed"
     return table(caption, ["method", "source", *measures], lines, best=True, texts=2)

@@ -197,8 +197,8 @@ def test_arrays_and_whole_numbers_are_maps(question: Question, maps: Tensor) -> 
     counts = (10 * maps.abs()).round()
     plain = measured(Answer(counts, counts, lambda seen: counts, [counts]))
     assert len(plain) == len(MEASURES)
-    arrays = Answer(counts.numpy(), counts.numpy(), lambda seen: counts.numpy(), [counts.numpy()])
-    assert measured(arrays) == plain
+    array: Any = counts.numpy()
+    assert measured(Answer(array, array, lambda seen: array, [array])) == plain
     assert measured(Answer(counts.long(), counts.long(), lambda seen: counts.long(), [counts.long()])) == plain
     assert measured(counts.numpy()) == measured(counts)
     assert measured(lambda seen: counts.numpy()) == measured(lambda seen: counts)
@@ -222,7 +222,8 @@ def test_nothing_that_is_no_number_stays_out_of_an_average(question: Question, m
     elif where == "values":
         asked = replace(question, values=lambda seen: torch.full((3, 2), torch.nan))
     else:
-        asked = replace(question, **{where: torch.full_like(getattr(question, where), torch.nan)})
+        change: Any = {where: torch.full_like(getattr(question, where), torch.nan)}
+        asked = replace(question, **change)
     with pytest.raises(VaexError, match="NaN or infini"):
         FaithfulnessMetrics(2).update(asked, Answer(**answer))  # type: ignore[arg-type]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness.measures import MEASURES, named_measures
-from vaex.metrics.faithfulness.question import Answer, Question
+from vaex.metrics.faithfulness.question import Answer, Question, as_maps
 from vaex.metrics.overlap import check_finite
 
 
@@ -48,7 +50,7 @@ class FaithfulnessMetrics(Metric):
             zeros = torch.zeros(len(self.names), targets, dtype=torch.float64)
             self.add_state(name, default=zeros, dist_reduce_fx="sum")
 
-    def update(self, question: Question, answer: Answer | Tensor | Callable[[Tensor], Tensor]) -> None:
+    def update(self, question: Question, answer: Answer | Tensor | NDArray[Any] | Callable[[Tensor], Any]) -> None:
         """Take in a batch: an `Answer`, or its maps (B, T, H, W), or a callable that takes images to them.
 
         Maps are tensors or arrays. Those of a callable are taken to be rectified; give `Answer.signed` for the measures
@@ -62,7 +64,7 @@ class FaithfulnessMetrics(Metric):
             with torch.enable_grad():  # switched off for updates, and most makers of maps need it
                 answer = Answer(answer(question.images), explain=answer)
         elif not isinstance(answer, Answer):
-            answer = Answer(answer)
+            answer = Answer(as_maps(answer))
         check_finite(answer.maps)
         if answer.maps.shape[1] != self.targets or question.targets != self.targets:
             raise VaexError(

@@ -102,8 +102,8 @@ def as_maps(maps: Any) -> Tensor:
         if not hasattr(maps, "__array__"):
             raise VaexError(f"Maps must be a tensor or an array (B, T, H, W), got {type(maps).__name__}.")
         maps = torch.as_tensor(np.array(maps))
-    maps = maps.detach() if maps.requires_grad else maps
-    return maps if maps.is_floating_point() else maps.float()
+    found: Tensor = maps.detach() if maps.requires_grad else maps
+    return found if found.is_floating_point() else found.float()
 
 
 @dataclass(frozen=True)
