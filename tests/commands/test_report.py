@@ -140,6 +140,14 @@ def test_numbers_of_pixels_have_their_resolution(folder: Path) -> None:
     assert sum("compared at 48 pixels a side" in text for tag, text in page.texts if tag == "p") == 2
 
 
+def test_one_validation_is_no_curve(folder: Path) -> None:
+    rows = ["epoch,step,train/loss,val/loss,val/entropy", "0,9,5,,", "0,19,4,,", "0,19,,6,1", "0,20,,6,1"]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    page = Page(write_report(folder).read_text())
+    drawn = [str(svg["aria-label"]) for svg in page.all("svg") if "optimiser step" in str(svg.get("aria-label"))]
+    assert drawn == ["loss: nats per image against optimiser step"]
+
+
 def test_nothing_is_fetched(folder: Path) -> None:
     page = Page(write_report(folder).read_text())
     assert not page.all("link")

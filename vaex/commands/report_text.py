@@ -89,7 +89,7 @@ def pictures_sections(folder: Path) -> list[Section]:
     kinds = (
         ("traversals", "Traversals", "traversal", "What changes when one latent moves and all others stay"),
         ("factors", "Latents and factors", "mutual_information", "Mutual information of latents and factors, in nats"),
-        ("pictures", "Test images", "attention_test", "Test images, reconstructions and maps as the test drew them"),
+        ("pictures", "Test images", "attention_test", "Test images, what the model decodes where it decodes images, and maps, as the test drew them"),
     )
     sections = []
     for name, title, start, text in kinds:
@@ -131,7 +131,7 @@ def curves_section(result: Result) -> Section:
     plots = [
         line_plot(stages, name, "optimiser step", unit_of(name) or "value")
         for name, stages in lines.items()
-        if any(len(x) > 1 for x, _ in stages.values())
+        if any(max(x) - min(x) > 1 for x, _ in stages.values())  # the best epoch's is measured once more, a step on
     ]
     if not plots:
         return Section("curves", "Training", Markup(""))
