@@ -89,7 +89,12 @@ def pictures_sections(folder: Path) -> list[Section]:
     kinds = (
         ("traversals", "Traversals", "traversal", "What changes when one latent moves and all others stay"),
         ("factors", "Latents and factors", "mutual_information", "Mutual information of latents and factors, in nats"),
-        ("pictures", "Test images", "attention_test", "Test images, what the model decodes where it decodes images, and maps, as the test drew them"),
+        (
+            "pictures",
+            "Test images",
+            "attention_test",
+            "The first test images, their reconstructions (of models of images) and maps",
+        ),
     )
     sections = []
     for name, title, start, text in kinds:
