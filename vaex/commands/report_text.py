@@ -93,7 +93,7 @@ def pictures_sections(folder: Path) -> list[Section]:
             "pictures",
             "Test images",
             "attention_test",
-            "The first test images, their reconstructions (of models of images) and maps",
+            "The first test images, as decoded, and their maps",
         ),
     )
     sections = []
