@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import vaex.viz
 from vaex.callbacks import Traversal
-from vaex.callbacks.traversal import decoded_traversals, moved_codes
+from vaex.callbacks.traversal import decoded_traversals, moved_codes, traversable
 from vaex.data import Sprites
 from vaex.errors import VaexError
 from vaex.modules import VAEModule
@@ -204,6 +204,32 @@ def test_wandb_offline_keeps_both(tmp_path: Path) -> None:
 def test_bad_options_are_told(options: dict[str, Any], words: str) -> None:
     with pytest.raises(VaexError, match=words):
         Traversal(**options)
+
+
+def test_what_cannot_be_drawn_is_left_out_where_it_is_optional(tmp_path: Path) -> None:
+    class Encoder(nn.Module):
+        def __init__(self, grid: bool) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, 2, 1)
+            self.grid = grid
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.conv(images)
+            return found if self.grid else found.mean((2, 3))
+
+    images = torch.rand(1, 1, 32, 32)
+    assert not traversable(Encoder(grid=True), images)
+    assert not traversable(Encoder(grid=False), images)  # a code, but no decoder
+    module = VAEModule(NETWORK)
+    assert traversable(module.vae, images)
+    module.vae = Encoder(grid=False)  # type: ignore[assignment]
+    drawing = Traversal("vae", folder=str(tmp_path), optional=True)
+    drawing._image = images
+    drawing._draw(trainer(tmp_path, drawing), module, "test")
+    assert not (tmp_path / "figures").exists()
+    drawing.optional = False
+    with pytest.raises(VaexError, match="decodes no images"):
+        drawing._draw(trainer(tmp_path, drawing), module, "test")
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from vaex.callbacks.pictures import log_animation, log_picture, logged_step, pic
 from vaex.columns import kl_of_maps, strongest, title_of
 from vaex.errors import VaexError
 from vaex.explanation import explain
+from vaex.probing import codes_of_latents
 
 OPTIONS = ("layer", "method", "rectify", "fuse", "chunk")
 """Options of `vaex.explain` for the maps; they are of the mean of each latent, at the size of the image."""
@@ -63,6 +64,15 @@ def decoded_traversals(
     return torch.stack(rows)
 
 
+def traversable(model: nn.Module, image: Tensor) -> bool:
+    """Return whether ``model`` codes an ``image`` (1, C, H, W) by one number per latent and decodes images."""
+    code = codes_of_latents(model, image)
+    if code.dim() != 2:
+        return False
+    with undisturbed(original(model), code) as given:
+        return reconstruction_of(original(model), given, (1, *image.shape[1:])) is not None
+
+
 class Traversal(pl.Callback):
     """Draw the traversal of every latent, from the code of one image, in some validations and after the test.
 
@@ -72,6 +82,7 @@ class Traversal(pl.Callback):
     batch. ``figures/traversal_<stage>.png`` and ``.gif`` (all rows moving at once) go below ``folder`` (default: the
     Trainer's root folder), the PNG to every logger that takes images and the GIF to wandb, as
     ``traversal/<stage>/grid`` and ``traversal/<stage>/animation``. ``model`` as in `vaex.callbacks.Attention`.
+    ``optional``: nothing is drawn of models that cannot be traversed, where there is an error otherwise.
 
     Raises:
         VaexError: for an option out of range or unknown; for a model without a decoder of images, and latent grids.
@@ -88,10 +99,11 @@ class Traversal(pl.Callback):
         figure_latents: int = 16,
         every_n_epochs: int = 5,
         folder: str | None = None,
+        optional: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
-        own = ["model", "steps", "span", "maps", "image", "figure_latents", "every_n_epochs", "folder"]
+        own = ["model", "steps", "span", "maps", "image", "figure_latents", "every_n_epochs", "folder", "optional"]
         check_options(options, own, OPTIONS, "traversal")
         check_counts("traversal", steps=steps, figure_latents=figure_latents, every_n_epochs=every_n_epochs)
         if steps < 2 or not 0 < span < float("inf") or image < 0:
@@ -101,7 +113,7 @@ class Traversal(pl.Callback):
             )
         self.model, self.steps, self.span, self.maps, self.image = model, steps, span, maps, image
         self.figure_latents, self.every_n_epochs, self.folder = figure_latents, every_n_epochs, folder
-        self.options = options
+        self.optional, self.options = optional, options
         self._image: Tensor | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -156,6 +168,8 @@ class Traversal(pl.Callback):
         from vaex.viz import figure_to_array, save_gif, save_png, traversal_figure, traversal_frames
 
         vae = model_at(pl_module, self.model)
+        if self.optional and not traversable(vae, self._image):
+            return
         explanation = explain(vae, self._image, **{"layer": None, **self.options})
         names = list(range(explanation.mean.shape[1]))
         rows = strongest(explanation, names, self.figure_latents)
