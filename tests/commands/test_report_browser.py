@@ -54,7 +54,7 @@ def test_controls_work(folder: Path, browser: Browser) -> None:  # noqa: F811
     opened(browser, write_report(folder))
     ask = browser.ask
     assert ask("shown()[0]").startswith("test image 1,")
-    assert ask("get('image-value').textContent").startswith("19 (calibrated): 8.3 % of normal and 25.0 %")
+    assert ask("get('image-value').textContent").startswith("19 (calibrated): 8.3\u00a0% of normal and 25.0\u00a0%")
     ask("change('order', 'least')")
     assert ask("shown()[0]").startswith("test image 0,")
     assert HOSTILE in ask("shown()[0]")
@@ -97,7 +97,7 @@ def test_thresholds_paint_and_judge(folder: Path, browser: Browser) -> None:  # 
     assert ask("get('paint').checked")
     ask("change('pixel-threshold', get('pixel-threshold').max)")
     assert everything > ask("ink()")  # orange where the score exceeds: red without blue
-    assert "0.00 % of normal pixels" in ask("get('pixel-value').textContent")
+    assert "0.00\u00a0% of normal pixels" in ask("get('pixel-value').textContent")
     ask("change('image-threshold', '0')")
     assert ask("shown().every((t) => t.includes('called anomalous'))")
     browser.click("button[data-slider=image-threshold]")  # the first one: calibrated

@@ -7,7 +7,7 @@
     const size = Math.abs(value);
     return size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
   };
-  const percent = (value) => (100 * value).toFixed(value < 0.01 ? 2 : 1) + " %";
+  const percent = (value) => (100 * value).toFixed(value < 0.01 ? 2 : 1) + "\u00a0%";
   const element = (name, text, kind) => {
     const made = document.createElement(name);
     if (text !== undefined) made.textContent = text;
