@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,6 +83,13 @@ def reconstructed(model: nn.Module, images: Tensor) -> Tensor | None:
     """Return the images (B, C, H, W) that the model decodes from their own codes; None without a decoder of images."""
     decode = _decoder(original(model), images)
     return None if decode is None else decode(codes_of_latents(model, images))
+
+
+def anomalous(items: Mapping[str, Any]) -> Tensor:
+    """Return which images (B,) of a batch are labelled anomalous, as bool; none where it has no labels."""
+    if "label" in items:
+        return torch.as_tensor(items["label"]) > 0
+    return torch.zeros(len(items["image"]), dtype=torch.bool)
 
 
 def latent_question(

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from vaex.attention import latent_attention
-from vaex.benchmarks.faithful import Options, chosen_latents, measure_subject
+from vaex.benchmarks.faithful import NORMAL, Options, chosen_latents, measure_subject
 from vaex.benchmarks.faithful_tables import faithfulness_tables, mean_over_seeds, mean_ranks
-from vaex.benchmarks.makers import INTENSITY, MEASURED_PEERS, NOISE, RESPONSE, makers_of
+from vaex.benchmarks.makers import ERROR, INTENSITY, MEASURED_PEERS, NOISE, RESPONSE, makers_of, makers_of_whole
 from vaex.benchmarks.pointing import Findings, Latents, Subject
 from vaex.build import build_model
+from vaex.data import Sprites
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness import MEASURES, Settings
 
@@ -140,10 +141,13 @@ def test_tables_put_the_best_first_and_controls_last() -> None:
     assert [row[1] for row in trained.rows] == ["1.0", "2.0", "-"]
     spread = math.sqrt(((0.6 - 0.4) ** 2 + (0.2 - 0.4) ** 2) / 1)
     assert trained.rows[1][2] == f"0.400 +- {spread:.3f}"
-    assert trained.columns[2:4] == ("deletion v", "insertion ^")
+    assert trained.columns == ("map", "mean rank", "deletion v")  # what nobody has been asked is left out
     assert "a: 8 images; the most active latents: z0, z1; left out: 3 collapsed, 4 less active." in trained.notes
     assert trained.notes[-1] == "Left out: n, t. Why not."
     assert untrained.notes == ()
+    assert faithfulness_tables([]) == []
+    (named, _) = faithfulness_tables(runs, "Faithfulness, whole code")
+    assert named.title == "Faithfulness, whole code, trained"
 
 
 def test_images_without_truth_have_no_number_to_point(vae: Any) -> None:
@@ -156,3 +160,84 @@ def test_images_without_truth_have_no_number_to_point(vae: Any) -> None:
     assert math.isnan(value)
     (deletion,) = found.rows["hires_cam, mean"]["trained"]["deletion"]
     assert math.isfinite(deletion)
+
+
+def test_maps_of_the_whole_code_have_rows_of_their_own(vae: Any) -> None:
+    images = Photos().images
+    makers = {maker.row: maker for maker in makers_of_whole([("hires_cam", "sum"), ("gradient", "total_kl")])}
+    assert list(makers) == ["hires_cam, sum", "gradient, total_kl", NOISE, INTENSITY, ERROR]
+    assert [(maker.target, maker.control) for maker in makers.values()] == [
+        *(("sum", False), ("total_kl", False)),
+        *[("total_kl", True)] * 3,
+    ]
+    seen = images.clone().requires_grad_()  # by hand: the gradient of the KL of all latents
+    code = vae.encode(seen)
+    kl = 0.5 * (code.mean**2 + code.logvar.exp() - 1 - code.logvar).sum()
+    (slope,) = torch.autograd.grad(kl, seen)
+    torch.testing.assert_close(makers["gradient, total_kl"].maps(vae, images), slope, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        error = (images - vae.decode(vae.encode(images).mean).mean).abs()
+    torch.testing.assert_close(makers[ERROR].maps(vae, images), error)
+
+
+def test_the_whole_code_is_measured_whatever_the_batches(vae: Any) -> None:
+    data = Photos()
+    for place, item in enumerate(data.test_set):
+        item["label"] = torch.tensor(place % 2)
+    settings = Settings(steps=4, squares=3, subsets=4, shares=(0.3,), samples=1)
+    subject: Any = Subject("a", vae, vae, data)  # type: ignore[arg-type]
+    pairs: Any = [("hires_cam", "total_kl"), ("hires_cam", "mahalanobis")]
+    whole, parts = (
+        measure_subject(subject, pairs, Options(images=6, batch=batch, settings=settings), whole=True)
+        for batch in (6, 4)
+    )
+    assert "calibrat" in whole.skipped["hires_cam, mahalanobis"]
+    assert set(whole.rows) == {"hires_cam, total_kl", NOISE, INTENSITY, ERROR}
+    for row, weights in whole.rows.items():
+        for name, values in weights["trained"].items():
+            assert values == pytest.approx(parts.rows[row]["trained"][name], abs=1e-3, nan_ok=True), (row, name)
+    energy = (data.images * data.masks).sum((1, 2, 3)) / data.images.sum((1, 2, 3))
+    assert whole.rows[INTENSITY]["trained"]["energy_inside"] == pytest.approx([float(energy.mean())], abs=1e-5)
+
+    def kl(seen: torch.Tensor) -> Any:
+        code = vae.encode(seen)
+        return 0.5 * (code.mean**2 + code.logvar.exp() - 1 - code.logvar).sum(1)
+
+    left = []  # by hand: of the anomalous images alone, in order of their own brightness
+    with torch.no_grad():
+        for image in data.images[1::2]:
+            normal = vae.decode(vae.encode(image[None]).mean).mean[0]
+            order, size = image.flatten().argsort(descending=True), image.numel()
+            path = []
+            for step in range(settings.steps + 1):
+                mixed = image.flatten().clone()
+                top = order[: round(size * step / settings.steps)]
+                mixed[top] = normal.flatten()[top]
+                path.append(float(kl(mixed.view_as(image)[None])))
+            excess = np.array(path) - path[-1]
+            if excess[0] > 0:
+                left.append(float(np.trapezoid(excess, dx=1 / settings.steps)) / excess[0])
+    assert left
+    assert whole.rows[INTENSITY]["trained"][NORMAL] == pytest.approx([np.mean(left)], abs=1e-3)
+    tables = faithfulness_tables([whole], "Faithfulness, whole code")
+    assert tables[0].columns[-1] == "deletion to normal kl v"
+    assert "agreement ^" not in tables[0].columns
+    assert tables[0].notes[0] == "a: 6 images; maps of the whole code."
+
+
+def test_of_drawn_data_the_truth_of_the_whole_code_is_where_any_factor_draws(vae: Any) -> None:
+    data = Sprites(grid={"shape": 1, "scale": 1, "orientation": 1, "x": 4, "y": 1}, size=32, val=1, test=2)
+    data.setup()
+    settings = Settings(steps=1, squares=1, subsets=2, shares=(0.3,), samples=1)
+    subject: Any = Subject("a", vae, vae, data)
+    found = measure_subject(subject, [("hires_cam", "total_kl")], Options(images=2, settings=settings), whole=True)
+    items = data.test_set.__getitems__([0, 1])
+    inside = []
+    for image, index in zip(items["image"], items["index"].tolist(), strict=True):
+        neighbour = index + 1 if index < 3 else index - 1  # one step along x, the one factor that moves
+        moved = torch.from_numpy(
+            data.grid_set.draw(np.array([neighbour]))[0] != data.grid_set.draw(np.array([index]))[0]
+        )
+        inside.append(float((image[0] * moved).sum() / image.sum()))
+    assert found.rows[INTENSITY]["trained"]["energy_inside"] == pytest.approx([np.mean(inside)], abs=1e-5)
+    assert NORMAL not in found.rows[INTENSITY]["trained"]

@@ -22,7 +22,9 @@ from vaex.benchmarks.pointing import (
     matched_latents,
     measure_run,
     methods_and_targets,
+    pairs_of,
     row_name,
+    split_targets,
 )
 from vaex.benchmarks.seeds import over_seeds, pointing_tables
 from vaex.build import build_model
@@ -144,6 +146,19 @@ def test_all_methods_with_all_targets_of_one_map_per_latent() -> None:
         methods_and_targets(None, ["meann"])
     with pytest.raises(VaexError, match="'sum' has no map per latent"):
         methods_and_targets(None, ["sum"])
+
+
+def test_targets_have_a_map_per_latent_or_one_of_the_whole_code() -> None:
+    per_latent, whole = split_targets(None)
+    assert set(whole) == {"sum", "total_kl", "mahalanobis", "neg_elbo"}
+    assert set(per_latent) == set(TARGETS) - set(whole) - {"kinds"}
+    assert split_targets(["total_kl", "kl", "sum"]) == (["kl"], ["total_kl", "sum"])
+    assert pairs_of(["gradient", "hires_cam"], whole[:1]) == [("gradient", whole[0]), ("hires_cam", whole[0])]
+    assert pairs_of(None, []) == []
+    with pytest.raises(VaexError, match="'kinds' has maps of neither latents nor the whole code; choose among mean,"):
+        split_targets(["mean", "kinds"])
+    with pytest.raises(VaexError, match="did you mean 'total_kl'"):
+        split_targets(["totalkl"])
 
 
 def _findings(name: str, factors: tuple[str, ...], values: tuple[float, ...]) -> Findings:

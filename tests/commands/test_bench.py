@@ -209,19 +209,31 @@ def test_training_steps_are_measured_and_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_faithfulness_writes_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["runs=[sprites]", "images=3", "methods=[hires_cam]", "targets=[mean]", "match=0.7", f"out={tmp_path}"]
+def test_faithfulness_writes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "runs=[sprites]",
+        "images=3",
+        "methods=[hires_cam]",
+        "targets=[mean,sum]",
+        "match=0.7",
+        f"out={tmp_path}",
+    ]
     assert main(["bench", "what=faithfulness", *arguments]) == 0
     content = json.loads((tmp_path / "bench_faithfulness.json").read_text())
-    (run,) = content["runs"]
-    assert (run["images"], content["batch"]) == (3, 64)
+    (run,), (whole,) = content["runs"], content["whole_code"]
+    assert (run["images"], whole["images"], content["batch"]) == (3, 3, 64)
     trained, fresh = (run["rows"]["hires_cam, mean"][weights]["deletion"] for weights in ("trained", "untrained"))
     assert len(trained) == len(run["latents"]["numbers"]) > 0
     assert trained != fresh
     assert run["rows"]["control: noise"]["trained"]["randomisation"] == [1.0] * len(trained)
+    assert "hires_cam, sum" not in run["rows"]
+    assert len(whole["rows"]["hires_cam, sum"]["trained"]["deletion"]) == 1
+    assert whole["rows"]["control: noise"]["untrained"]["randomisation"] == [1.0]
     text = (tmp_path / "bench_faithfulness.md").read_text()
     assert "## Faithfulness, trained" in text
     assert "## Faithfulness, untrained" in text
+    assert "## Faithfulness, whole code, trained" in text
+    assert "maps of the whole code." in text
     assert "control: noise" in text
     assert "Faithfulness, trained" in capsys.readouterr().out
     assert main(["bench", "what=faithfulness", *arguments, "fill=blured"]) == 1

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vaex.benchmarks.faithful import NORMAL
 from vaex.benchmarks.pointing import Findings
 from vaex.benchmarks.seeds import notes_of, over_seeds
 from vaex.benchmarks.table import Table
 from vaex.metrics.faithfulness import MEASURES
 
 CONTROL = "control:"
+DIRECTIONS = {**{name: measure.higher for name, measure in MEASURES.items()}, NORMAL: False}
+"""Whether more is better, of each column in the order of the tables."""
 
 
 def mean_over_seeds(findings: Sequence[Findings], row: str, weights: str, measure: str) -> float:
@@ -34,7 +37,7 @@ def mean_ranks(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     A measure that no row has is left out.
     """
     ranks: dict[str, list[float]] = {row: [] for row in values}
-    for measure, (higher, _) in MEASURES.items():
+    for measure, higher in DIRECTIONS.items():
         found = {row: columns.get(measure, math.nan) for row, columns in values.items()}
         if all(math.isnan(value) for value in found.values()):
             continue
@@ -47,23 +50,34 @@ def mean_ranks(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {row: float(np.mean(places)) if places else math.nan for row, places in ranks.items()}
 
 
-def faithfulness_tables(findings: Sequence[Findings]) -> list[Table]:
-    """Return the tables of the trained and of the untrained networks, best mean rank first, controls last."""
+def faithfulness_tables(findings: Sequence[Findings], title: str = "Faithfulness") -> list[Table]:
+    """Return the tables of the trained and of the untrained networks, best mean rank first, controls last.
+
+    A measure that no row has is left out, and so is a table without rows.
+    """
     rows = list(dict.fromkeys(row for one in findings for row in one.rows))
-    arrows = {name: f"{name.replace('_', ' ')} {'^' if higher else 'v'}" for name, (higher, _) in MEASURES.items()}
+    values = {
+        weights: {row: {name: mean_over_seeds(findings, row, weights, name) for name in DIRECTIONS} for row in rows}
+        for weights in ("trained", "untrained")
+    }
+    names = [
+        name
+        for name in DIRECTIONS
+        if any(not math.isnan(of[name]) for found in values.values() for of in found.values())
+    ]
+    arrows = [f"{name.replace('_', ' ')} {'^' if DIRECTIONS[name] else 'v'}" for name in names]
     tables = []
-    for weights in ("trained", "untrained"):
-        values = {row: {name: mean_over_seeds(findings, row, weights, name) for name in MEASURES} for row in rows}
-        ranks = mean_ranks({row: found for row, found in values.items() if not row.startswith(CONTROL)})
+    for weights, found in values.items():
+        ranks = mean_ranks({row: numbers for row, numbers in found.items() if not row.startswith(CONTROL)})
         order = sorted(rows, key=lambda row: (row.startswith(CONTROL), ranks.get(row, 0.0)))
         body = tuple(
             (
                 row,
                 f"{ranks[row]:.1f}" if row in ranks else "-",
-                *(over_seeds(findings, row, weights, name) for name in MEASURES),
+                *(over_seeds(findings, row, weights, name) for name in names),
             )
             for row in order
         )
         notes = tuple(notes_of(findings)) if weights == "trained" else ()
-        tables.append(Table(f"Faithfulness, {weights}", ("map", "mean rank", *arrows.values()), body, notes))
-    return tables
+        tables.append(Table(f"{title}, {weights}", ("map", "mean rank", *arrows), body, notes))
+    return tables if rows else []

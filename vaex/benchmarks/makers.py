@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,12 @@ from vaex.benchmarks.peers import PEERS
 from vaex.benchmarks.pointing import Method, row_name
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness.decoding import decoded_response
-from vaex.probing import codes_of_latents
+from vaex.probing import codes_of_latents, reconstructed
 
 NOISE = "control: noise"
 INTENSITY = "control: the image itself"
 RESPONSE = "control: what the decoder draws"
+ERROR = "control: the reconstruction's error"
 MEASURED_PEERS = ("captum LayerGradCam, looped", "pytorch-grad-cam's algorithm, rewritten")
 
 
@@ -77,6 +78,29 @@ def makers_of(
 
         rows += [Maker(peer, "mean", partial(others, peer=run), signed=False) for peer, run in found.items()]
     return rows + _controls(numbers)
+
+
+def makers_of_whole(pairs: Sequence[tuple[Method, str]], layer: str | None = None) -> list[Maker]:
+    """Return the rows of maps of the whole code, (B, 1, H, W): every pair of method and target, and the controls.
+
+    The controls are asked what maps of ``total_kl`` are.
+    """
+
+    def attention(network: nn.Module, seen: Tensor, *, method: Any, target: str) -> Tensor:
+        return latent_attention(network, seen, layer, method=method, target=target, rectify="none")
+
+    def error(network: nn.Module, seen: Tensor) -> Tensor:
+        drawn = reconstructed(network, seen)
+        if drawn is None:
+            raise VaexError("The model has no decoder.")
+        return (seen - drawn).abs().mean(1, keepdim=True)
+
+    rows = [
+        Maker(row_name(method, target), target, partial(attention, method=method, target=target))
+        for method, target in pairs
+    ]
+    shared = [replace(maker, target="total_kl") for maker in _controls([0]) if maker.row != RESPONSE]
+    return [*rows, *shared, Maker(ERROR, "total_kl", error, control=True)]
 
 
 def _default_layer(model: nn.Module, images: Tensor) -> str:

@@ -66,26 +66,52 @@ Method = str | Mapping[str, Any]
 """A method's name, or a mapping of its name and parameters."""
 
 
+def split_targets(targets: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return those of ``targets`` (None: all) with a map per latent, and those with one map of the whole code.
+
+    Raises:
+        VaexError: for an unknown name, or a target with maps of something else.
+    """
+    kinds = {name: _kind(name) for name in TARGETS}
+    for name in targets or ():
+        if name not in TARGETS:
+            raise unknown("attention target", str(name), TARGETS)
+        if kinds[name] is None:
+            choices = ", ".join(known for known, kind in kinds.items() if kind is not None)
+            raise VaexError(f"Target '{name}' has maps of neither latents nor the whole code; choose among {choices}.")
+    chosen = list(targets or kinds)
+    return [name for name in chosen if kinds[name] == "latent"], [name for name in chosen if kinds[name] == "whole"]
+
+
+def _kind(name: str) -> str | None:
+    target = TARGETS[name]
+    if not (target.total or target.single):
+        return "latent"
+    return None if target().titles else "whole"
+
+
 def methods_and_targets(methods: Sequence[Method] | None, targets: Sequence[str] | None) -> list[tuple[Method, str]]:
     """Return all pairs of method and target to measure; None: all methods, all targets of one map per latent.
 
     Raises:
         VaexError: for an unknown name, or a target without a map per latent.
     """
-    known, per_latent = [*METHODS, *IMAGE_METHODS], [name for name in TARGETS if _per_latent(name)]
+    per_latent, whole = split_targets(targets)
+    if targets is not None and whole:
+        choices = ", ".join(split_targets(None)[0])
+        raise VaexError(f"Target '{whole[0]}' has no map per latent; choose among {choices}.")
+    return pairs_of(methods, per_latent)
+
+
+def pairs_of(methods: Sequence[Method] | None, targets: Sequence[str]) -> list[tuple[Method, str]]:
+    """Return all pairs of ``methods`` (None: all) and ``targets``.
+
+    Raises:
+        VaexError: for an unknown method.
+    """
     for method in methods or ():
         method_named(method)
-    for name in targets or ():
-        if name not in TARGETS:
-            raise unknown("attention target", str(name), TARGETS)
-        if name not in per_latent:
-            raise VaexError(f"Target '{name}' has no map per latent; choose among {', '.join(per_latent)}.")
-    return [(method, target) for method in methods or known for target in targets or per_latent]
-
-
-def _per_latent(name: str) -> bool:
-    target = TARGETS[name]
-    return not (target.total or target.single)
+    return [(method, target) for method in methods or [*METHODS, *IMAGE_METHODS] for target in targets]
 
 
 def matched_latents(model: VAE, data: Sprites | DSprites, least: float, batch: int = 256) -> Latents:

@@ -54,6 +54,8 @@ def notes_of(findings: Sequence[Findings]) -> list[str]:
 
 def _note(one: Findings) -> str:
     kept = one.latents
+    if not kept.numbers:
+        return f"{one.name}: {one.images} images; maps of the whole code."
     if "-" in kept.factors:
         names = ", ".join(f"z{number}" for number in kept.numbers)
         return (

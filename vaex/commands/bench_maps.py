@@ -28,18 +28,24 @@ def bench_faithfulness(config: DictConfig) -> None:
 
     from vaex.benchmarks.faithful import Options, measure_subject
     from vaex.benchmarks.faithful_tables import faithfulness_tables
-    from vaex.benchmarks.pointing import methods_and_targets
+    from vaex.benchmarks.pointing import Findings, pairs_of, split_targets
     from vaex.benchmarks.table import show_table
     from vaex.errors import unknown
     from vaex.probing import FILLS
 
     if config.fill is not None and config.fill not in FILLS:
         raise unknown("fill of vaex bench what=faithfulness", str(config.fill), FILLS)
-    pairs = methods_and_targets(methods_option(config.methods), names_option(config.targets, "targets"))
+    methods = methods_option(config.methods)
+    latent, whole = split_targets(names_option(config.targets, "targets"))
+    asked = [
+        ("Faithfulness", pairs_of(methods, latent), False),
+        ("Faithfulness, whole code", pairs_of(methods, whole), True),
+    ]
     device = pick_device(config.device)
     subjects = [subject_of(folder, device, config.paths, factors=False) for folder in runs]
     options = Options(images, batch, config.layer, least, latents, config.fill)
-    findings, tables, files = [], [], []
+    findings: dict[str, list[Findings]] = {title: [] for title, _, _ in asked}
+    tables, files = [], []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for subject in subjects:
             task = progress.add_task(f"Measuring {subject.name}", total=None)
@@ -47,10 +53,13 @@ def bench_faithfulness(config: DictConfig) -> None:
             def told(row: str, task: TaskID = task) -> None:
                 progress.update(task, advance=1, description=row)
 
-            findings.append(measure_subject(subject, pairs, options, told))
+            for title, pairs, of_whole in asked:
+                if pairs:
+                    findings[title].append(measure_subject(subject, pairs, options, told, whole=of_whole))
             progress.remove_task(task)
-            tables = faithfulness_tables(findings)
-            content = {**origin(), **asdict(options), "runs": [asdict(one) for one in findings]}
+            tables = [table for title, found in findings.items() for table in faithfulness_tables(found, title)]
+            of_latents, of_whole_code = ([asdict(one) for one in found] for found in findings.values())
+            content = {**origin(), **asdict(options), "runs": of_latents, "whole_code": of_whole_code}
             files = write(config, tables, content)
     for table in tables:
         show_table(table, wide_console())

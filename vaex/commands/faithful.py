@@ -23,6 +23,7 @@ from vaex.metrics.maps import active_units
 from vaex.metrics.pointing import match_factors
 from vaex.probing import (
     FILLS,
+    anomalous,
     attention_of,
     codes_of_latents,
     latent_answer,
@@ -177,8 +178,7 @@ def _to_normal(
     sums = dict.fromkeys(judges, 0.0)
     counts = dict.fromkeys(judges, 0)
     for items in spread_batches(data.test_set, chosen.images, BATCH):
-        anomalous = items["label"] > 0 if "label" in items else torch.zeros(len(items["image"]), dtype=torch.bool)
-        images = items["image"][anomalous].to(device)
+        images = items["image"][anomalous(items)].to(device)
         normal = reconstructed(vae, images) if len(images) else None
         if normal is None:
             continue
