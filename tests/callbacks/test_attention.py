@@ -163,6 +163,23 @@ def test_labels_give_the_auroc_of_every_score(tmp_path: Path) -> None:
         assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_score_that_decides_is_measured_though_the_list_does_not_name_it(tmp_path: Path) -> None:
+    model, generator = module(), torch.Generator().manual_seed(0)
+    images, labels = torch.rand(6, 1, 32, 32, generator=generator), torch.tensor([0, 1, 0, 1, 1, 0])
+    loader: DataLoader[Any] = DataLoader(Dictionaries(image=images, label=labels), batch_size=6)
+
+    def measured(**options: Any) -> dict[str, float]:
+        logged = trainer(tmp_path, Attention("vae", **options)).test(model, loader, verbose=False)[0]
+        return {key[len("localization/test/image_auroc_") :]: value for key, value in logged.items() if "auroc" in key}
+
+    chosen = measured(score={"name": "reconstruction", "label": "error"}, scores=["kl"])
+    expected = roc_auc_score(labels, vaex.explain(model.vae, images, score="reconstruction").score.double())
+    assert set(chosen) == {"error", "kl"}
+    assert chosen["error"] == pytest.approx(expected, abs=1e-6)
+    assert set(measured(score="kl", scores=["kl", "reconstruction"])) == {"kl", "reconstruction"}
+    assert measured(score="kl", scores=[]) == {}
+
+
 def test_every_run_measures_anew(tmp_path: Path) -> None:
     run, model = trainer(tmp_path, Attention("vae")), module()
     batches = [Dictionaries(image=torch.rand(6, 1, 32, 32), label=torch.tensor([0, 1] * 3)) for _ in range(2)]

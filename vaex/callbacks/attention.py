@@ -66,7 +66,7 @@ class Attention(pl.Callback):
     Trainer's root folder) and to every logger that takes images; outside ``fit`` their raw maps go to ``maps/``.
     wandb gets each of them with its mask besides, and of a test the ``table_images`` images of highest and of lowest
     score (0: no table). The test keeps what the report shows, with maps of ``report_methods`` besides.
-    ``scores`` are measured against the labels (1 for anomalous) and masks of the test set, those that the model allows;
+    ``score`` and ``scores`` (an empty list: none) are measured against labels (1: anomalous) and masks of the test set;
     () for labels that mean something else. Maps and masks are compared at ``resolution`` pixels (None: the images').
     Where ``score`` needs calibration, which follows training, the score maps during ``fit`` are those of the attention.
     Training is not touched: weights, batch-norm statistics and random numbers are those of a run without.
@@ -107,7 +107,9 @@ class Attention(pl.Callback):
         self.table_images, self.report_methods = table_images, list(report_methods)
         self.folder, self.options, self.resolution = folder, options, resolution
         own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
-        named_apart(self.scores), further_methods(self.report_methods, None)
+        if self.scores and self.score.known_as not in named_apart(self.scores):
+            self.scores.insert(0, self.score)
+        further_methods(self.report_methods, None)
         check_attention_options(self.options, own, OPTIONS)
         self._maps = MapMetrics()
         self._measures: ScoreMeasures | None = None
