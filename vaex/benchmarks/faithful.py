@@ -58,7 +58,7 @@ def chosen_latents(subject: Subject, options: Options) -> Latents:
         VaexError: when no latent is active or, of data with factors, matched.
     """
     data: Any = subject.data
-    if hasattr(data, "grid_set") and len(getattr(data, "factor_names", ())):
+    if _draws(data):
         return matched_latents(subject.trained, data, options.least)
     device = next(subject.trained.parameters()).device
     batches = spread_batches(data.test_set, 512, 64)
@@ -73,8 +73,13 @@ def chosen_latents(subject: Subject, options: Options) -> Latents:
     return Latents(tuple(kept), ("-",) * len(kept), (float("nan"),) * len(kept), int((~active).sum()), rest)
 
 
+def _draws(data: Any) -> bool:
+    """Tell whether the data can draw an image with one factor moved."""
+    return hasattr(data, "grid_set") and len(getattr(data, "factor_names", ())) > 0
+
+
 def _masks(data: Any, items: Any, latents: Latents) -> Tensor | None:
-    if hasattr(data, "grid_set") and len(getattr(data, "factor_names", ())):
+    if _draws(data):
         names = latents.factors if latents.numbers else data.factor_names
         moved = factor_masks(data, items["index"], names)
         return moved if latents.numbers else moved.amax(1, keepdim=True)
