@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.exporting.test_feature_networks import fitted as feature_network
 from vaex import detectors
 from vaex.build import build_model
-from vaex.detectors import score_normal
+from vaex.detectors import fit_detectors, score_normal
 from vaex.explanation import explain
 from vaex.networks import VAE
 from vaex.scores import score_named
@@ -58,3 +59,17 @@ def test_nothing_is_kept_of_no_images_or_no_numbers(model: VAE) -> None:
         for parameter in model.decoder.parameters():
             parameter.fill_(torch.nan)
     assert score_normal(model, "reconstruction", images(4).split(2)) == {}
+
+
+def test_what_a_score_is_made_of_is_fitted_with_it(model: VAE) -> None:
+    assert set(fit_detectors(model, [{"name": "mean_map", "of": "reconstruction"}], [images(4)])) == {"mean_map"}
+    network = feature_network("feature_vae")
+    normal = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    base: dict[str, Any] = {"name": "padim", "rank": 4}
+    mean = {"name": "mean_map", "of": base}
+    found = fit_detectors(network, [mean], normal.split(6))
+    assert set(found) == {"mean_map", "padim"}
+    assert found["padim"]["options"]["rank"] == 4
+    network.calibration = {"detectors": found}
+    average, each = (explain(network, normal, score=score).score_map for score in (mean, base))
+    torch.testing.assert_close(average[0], each.mean(0), rtol=1e-4, atol=1e-4)

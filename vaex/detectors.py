@@ -38,14 +38,16 @@ def fit_detectors(
 
     ``held_out`` are normal images that are not among them; of these at most `MOST_HELD_OUT` are looked at.
     ``calibration`` is what else is known of normal images (default: what the model holds); ``layer`` and ``options``
-    are those of `vaex.attention.latent_attention`, for scores that read maps. Scores that stand on other fitted ones
-    take a second pass, so ``batches`` must be one that can be repeated. A score that looks at what the model does not
-    state is left out; who asks for it later is told.
+    are those of `vaex.attention.latent_attention`, for scores that read maps. Scores that are made of others take a
+    second pass, so ``batches`` must be one that can be repeated; the others are fitted with them. A score that looks
+    at what the model does not state is left out; who asks for it later is told.
 
     Raises:
         VaexError: for an unknown score or option, two scores under one name, or images that cannot be scored.
     """
-    wanted = [score for score in map(score_named, scores) if score.fitter() is not None]
+    asked = [score_named(score) for score in scores]
+    asked = [*asked, *(base for score in asked for base in score.bases)]
+    wanted = [score for score in asked if score.fitter() is not None]
     named = {score.known_as: score for score in wanted}
     for score in wanted:
         if named[score.known_as] != score:
@@ -53,7 +55,7 @@ def fit_detectors(
     known = dict(calibration_of(model) if calibration is None else calibration)
     found: dict[str, dict[str, Any]] = {}
     for second in (False, True):
-        these = [score for score in named.values() if bool(score.stands_on) == second]
+        these = [score for score in named.values() if bool(score.bases) == second]
         if these:
             known["detectors"] = {**(known.get("detectors") or {}), **found}
             with calibrated_with(original(model), known):

@@ -177,6 +177,9 @@ def test_the_score_that_decides_is_measured_though_the_list_does_not_name_it(tmp
     assert set(chosen) == {"error", "kl"}
     assert chosen["error"] == pytest.approx(expected, abs=1e-6)
     assert set(measured(score="kl", scores=["kl", "reconstruction"])) == {"kl", "reconstruction"}
+    smooth = {"name": "reconstruction", "sigma": 3.0, "pool": "max"}  # the name alone stands for these options
+    expected = roc_auc_score(labels, vaex.explain(model.vae, images, score=smooth).score.double())
+    assert measured(score=smooth, scores=["reconstruction"]) == pytest.approx({"reconstruction": expected}, abs=1e-6)
     assert measured(score="kl", scores=[]) == {}
 
 

@@ -48,7 +48,7 @@ from vaex.errors import VaexError
 from vaex.explanation import calibration_of, explain_and_score
 from vaex.metrics.maps import MapMetrics
 from vaex.runs import KEPT_TEST
-from vaex.scores import Scored, needs_calibration, score_named
+from vaex.scores import Scored, measured_scores, needs_calibration, score_named
 from vaex.scores.registry import ScoreLike
 from vaex.types import Explanation
 
@@ -100,15 +100,13 @@ class Attention(pl.Callback):
                 f"figure_images and table_images of 0 or more, got {images_per_batch}, {figure_latents}, "
                 f"{every_n_epochs}, {figure_images} and {table_images}."
             )
-        self.model, self.layer, self.scores = model, layer, list(scores)
-        self.score = score_named(score)
+        self.model, self.layer = model, layer
+        self.score, self.scores = score_named(score), measured_scores(score, scores)
         self.images_per_batch, self.figure_images = images_per_batch, figure_images
         self.figure_latents, self.every_n_epochs = figure_latents, every_n_epochs
         self.table_images, self.report_methods = table_images, list(report_methods)
         self.folder, self.options, self.resolution = folder, options, resolution
         own = [name for name in inspect.signature(Attention.__init__).parameters if name not in ("self", "options")]
-        if self.scores and self.score.known_as not in named_apart(self.scores):
-            self.scores.insert(0, self.score)
         further_methods(self.report_methods, None)
         check_attention_options(self.options, own, OPTIONS)
         self._maps = MapMetrics()

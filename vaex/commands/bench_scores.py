@@ -28,7 +28,7 @@ def bench_scoring(config: DictConfig) -> None:
     from vaex.benchmarks.timing import one_thread
     from vaex.build import load
     from vaex.config import stored_config
-    from vaex.scores import score_named
+    from vaex.scores import measured_scores
 
     device = pick_device(config.device)
     with one_thread():
@@ -38,10 +38,9 @@ def bench_scoring(config: DictConfig) -> None:
         model = load(folder).to(device)
         stored = stored_config(model.config.get("run") or {})
         beside = stored.get("metrics", {}).get("scores") or ()
-        scores = {score.known_as: score for score in map(score_named, [stored.get("score") or "attention", *beside])}
-        result = run_scoring(
-            Path(folder).name, model, list(scores.values()), stored.get("attention") or {}, rounds, budget
-        )
+        decides = stored.get("score") or "attention"
+        scores = measured_scores(decides, beside or [decides])
+        result = run_scoring(Path(folder).name, model, scores, stored.get("attention") or {}, rounds, budget)
         tables.append(scoring_table(result))
         content["runs"].append(scoring_content(result))
         show_table(tables[-1], wide_console())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vaex.data.normal import NormalImages
     from vaex.networks import VAE
+    from vaex.scores import Score
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -74,17 +75,19 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)
     held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
-    scores = scores_of(config)
-    calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
+    main, beside = scores_of(config)
+    calibration["detectors"] = fit_detectors(model, [main, *beside], batches, held_out, calibration, **options)
     held_out = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)
-    return {**calibration, **score_normal(model, scores[0], held_out, calibration, **options)}
+    return {**calibration, **score_normal(model, main, held_out, calibration, **options)}
 
 
-def scores_of(config: DictConfig) -> list[Any]:
-    """Return the score of a composed config and those that are measured beside it, as plain values."""
+def scores_of(config: DictConfig) -> tuple[Score, list[Score]]:
+    """Return the score of a composed config, and all that are measured in a test."""
+    from vaex.scores import measured_scores, score_named
+
     score: Any = OmegaConf.to_container(config.score, resolve=True)
-    beside: Any = OmegaConf.to_container(config.metrics, resolve=True)
-    return [score, *(beside.get("scores") or ())]
+    metrics: Any = OmegaConf.to_container(config.metrics, resolve=True)
+    return score_named(score), measured_scores(score, metrics.get("scores") or ())
 
 
 def calibrate_checkpoint(config: DictConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -50,11 +50,11 @@ class Combination(Score):
             raise VaexError(f"score=combination takes two scores or more by different names in `of`, got {names}.")
         if borrowed := [base.known_as for base in self.bases if not base.own_map]:
             raise VaexError(f"score=combination adds maps, and '{borrowed[0]}' has none of its own, only a number.")
-        if nested := [base.known_as for base in self.bases if base.stands_on]:
+        if nested := [base.known_as for base in self.bases if base.bases]:
             raise VaexError(f"score=combination cannot hold '{nested[0]}', which stands on another score.")
 
     @property
-    def bases(self) -> list[Score]:
+    def bases(self) -> Sequence[Score]:
         """The scores that are combined."""
         from vaex.scores.registry import score_named  # the registry knows this module
 
@@ -67,10 +67,10 @@ class Combination(Score):
         """What the scores read together."""
         return tuple(dict.fromkeys(name for base in self.bases for name in base.reads))
 
-    @property
-    def stands_on(self) -> tuple[str, ...]:
-        """Names of the scores: those of them that are fitted must be before."""
-        return tuple(base.known_as for base in self.bases)
+    def over(self, base: Score) -> Score:
+        """Return the combination with ``base`` where that is named alone."""
+        of = [base.as_options() if one == base.known_as else one for one in self.of]
+        return replace(self, of=of) if of != list(self.of) else self
 
     def options_of_fit(self) -> dict[str, Any]:
         """Return the scores as plain values, as a checkpoint keeps them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -41,9 +41,13 @@ class MeanMap(Score):
         return found
 
     @property
-    def stands_on(self) -> tuple[str, ...]:
-        """Name of the other score."""
-        return (self.base.known_as,)
+    def bases(self) -> Sequence[Score]:
+        """The other score."""
+        return (self.base,)
+
+    def over(self, base: Score) -> Score:
+        """Return the mean map of ``base`` where that is named alone."""
+        return replace(self, of=base.as_options()) if self.of == base.known_as else self
 
     def options_of_fit(self) -> dict[str, Any]:
         """Return the other score as plain values, as a checkpoint keeps it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaex.checked import call_checked
-from vaex.errors import unknown
+from vaex.errors import VaexError, unknown
 from vaex.scores.combination import Combination
 from vaex.scores.controls import MeanMap
 from vaex.scores.evidence import Evidence, Scored
@@ -45,6 +45,26 @@ def score_named(score: ScoreLike) -> Score:
         raise unknown("score", name, SCORES)
     found: Score = call_checked(f"score '{name}'", SCORES[name], options)
     return found
+
+
+def measured_scores(main: ScoreLike, beside: Sequence[ScoreLike]) -> list[Score]:
+    """Return the score that decides and those ``beside`` it, each name once; nothing where none are beside.
+
+    What has the name of the deciding score is the deciding score, with its options, in the list as in the scores that
+    are made of others.
+
+    Raises:
+        VaexError: for an unknown score or option, or two scores of one name.
+    """
+    decides = score_named(main)
+    found = [score_named(score) for score in beside]
+    found = [decides if score.known_as == decides.known_as else score for score in found]
+    if decides.as_options() != {"name": decides.known_as}:
+        found = [score.over(decides) for score in found]
+    names = [score.known_as for score in found]
+    if len(set(names)) < len(names):
+        raise VaexError(f"Scores are told apart by name, got {', '.join(names)}; give one of them another label.")
+    return [decides, *found] if found and decides.known_as not in names else found
 
 
 def score_images(score: ScoreLike, evidence: Evidence) -> Scored:

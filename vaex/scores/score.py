@@ -70,9 +70,20 @@ class Score:
         return self.label or self.name
 
     @property
-    def stands_on(self) -> tuple[str, ...]:
-        """Names of other scores that must be fitted before this one."""
+    def bases(self) -> Sequence[Score]:
+        """Other scores that it is made of, which must be fitted before."""
         return ()
+
+    def over(self, base: Score) -> Score:
+        """Return this score made of ``base`` where it names that score alone."""
+        return self
+
+    def as_options(self) -> dict[str, Any]:
+        """Return name and options as a mapping, those of the default left out."""
+        chosen = {
+            item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default
+        }
+        return {"name": self.name, **chosen}
 
     @property
     def fit_reads(self) -> tuple[str, ...]:
