@@ -174,6 +174,24 @@ def test_a_recipe_of_pasted_defects_reaches_the_data(data: str, tmp_path: Path) 
     assert (list(built.recipe.kinds), list(built.recipe.size)) == (["noise", "flat"], [4, 12])
 
 
+@pytest.mark.parametrize("data", ["folder", "visa", "defects"])
+@pytest.mark.parametrize(
+    "experiment", [name for name in choices("experiment") if name.startswith(("mvtec_", "padim", "patchcore"))]
+)
+def test_experiments_of_mvtec_take_other_images(experiment: str, data: str, tmp_path: Path) -> None:
+    own = [f"data.normal_dir={tmp_path}"] if data == "folder" else []
+    config = composed(tmp_path, f"experiment={experiment}", f"data={data}", *own)
+    assert (
+        plain(config)["name"]
+        == {
+            "folder": f"{experiment}_own",
+            "visa": f"{experiment}_{config.data.get('category', 'own')}",
+            "defects": f"{experiment}_{config.data.get('texture')}",
+        }[data]
+    )
+    assert assembly.build_data(config.data) is not None
+
+
 def test_experiments_win_over_groups_and_the_command_line_over_both(tmp_path: Path) -> None:
     config = composed(tmp_path, "experiment=mnist_one_class", "data.normal_class=3", "optim.lr=0.5")
     assert config.network.name == "mnist"

@@ -55,6 +55,28 @@ def test_a_defect_that_would_vanish_keeps_the_cells_it_covers_most() -> None:
     assert float(measures.compute()["best_iou_attention"]) == 1.0
 
 
+def test_an_anomalous_image_without_a_marked_pixel_counts_as_an_image_alone() -> None:
+    """It is no normal image: neither its pixels nor its number stand among those of normal ones."""
+    measures, judged = (ScoreMeasures(named_apart(["attention"]), None, "cpu") for _ in range(2))
+    maps, labels = draw(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 1, 1])
+    masks = (draw(6, 1, 8, 8) > 0.7).float() * (labels > 0)[:, None, None, None]
+    masks[3] = 0
+    kinds, names = torch.tensor([0, 0, 1, 1, 2, 2]), ["good", "cut", "hole"]
+    scored = Scored(maps, maps.amax((1, 2, 3)))
+    measures.update({"attention": scored}, labels, masks, kinds, names)
+    kept = [0, 1, 2, 4, 5]
+    judged.update({"attention": Scored(maps[kept], scored.score[kept])}, labels[kept], masks[kept], kinds[kept], names)
+    found, expected = measures.compute(), judged.compute()
+    images = {"image_auroc_attention", "image_ap_attention"}
+    assert set(found) == set(expected)
+    for name in set(found) - images:
+        assert float(found[name]) == pytest.approx(float(expected[name]), nan_ok=True), name
+    assert float(found["image_auroc_attention"]) == pytest.approx(roc_auc_score(labels, scored.score))
+    alone = ScoreMeasures(named_apart(["attention"]), None, "cpu")
+    alone.update({"attention": Scored(maps[3:4], scored.score[3:4])}, labels[3:4], masks[3:4], kinds[3:4], names)
+    assert set(alone.compute()) == images
+
+
 def test_without_masks_only_images_are_measured() -> None:
     measures = ScoreMeasures(named_apart(["attention"]), None, "cpu")
     measures.update({"attention": Scored(draw(3, 1, 4, 4), draw(3))}, torch.tensor([0, 1, 0]))

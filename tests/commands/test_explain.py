@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 import vaex
 from vaex.attention import latent_attention
 from vaex.cli import main
+from vaex.commands.explain import Job
 from vaex.data.render import example_sprites
 
 
@@ -39,7 +42,12 @@ def test_folder(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr()
     assert "3 images explained, 1 skipped." in text.out
     assert "broken.png cannot be read as an image" in text.err.replace("\n", "")
-    assert {path.name for path in out.iterdir()} == {"overview.png", "pictures", "overlays", "maps.npz", "explain.csv"}
+    files = {"overview.png", "pictures", "overlays", "maps.npz", "explain.csv", "skipped.csv"}
+    assert {path.name for path in out.iterdir()} == files
+    with (out / "skipped.csv").open(newline="") as file:
+        ((skipped, reason),) = [(row["image"], row["reason"]) for row in csv.DictReader(file)]
+    assert skipped == "broken.png"
+    assert "cannot be read as an image" in reason
     assert {path.name for path in (out / "pictures").iterdir()} == {"a.png", "b.png", "sub__a.png"}
     overlays = {path.name for path in (out / "overlays").iterdir()}
     assert overlays == {f"{stem}_z0{latent}.png" for stem in ("a", "b", "sub__a") for latent in (0, 2)}
@@ -249,3 +257,62 @@ def test_all_batches_show_the_same_latents(tmp_path: Path) -> None:
         shown.setdefault(name, set()).add(latent)
     assert len(shown) == 6
     assert len(set(map(frozenset, shown.values()))) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_pass_that_is_stopped_keeps_what_it_has_done(
+    number: signal.Signals,
+    status: int,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    original = Job._batch
+
+    def stopped(self: Job, *arguments: Any) -> None:
+        os.kill(os.getpid(), number)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Job, "_batch", stopped)
+    out = tmp_path / "out"
+    assert main(["explain", f"images={pictures}", f"out={out}", "batch_size=2"]) == status
+    told = capsys.readouterr()
+    assert "2 images explained, 0 skipped." in told.out
+    assert "Stopped: 2 of 4 images were not looked at." in told.out
+    assert "Traceback" not in told.err
+    with (out / "explain.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["a.png", "b.jpg"]
+    assert set(np.load(out / "maps.npz").files) == {"a.png", "b.jpg"}
+    assert not list(out.glob(".*"))
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_names_in_brackets_are_told_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    (folder / "cam[left]_1.png").write_bytes(b"no")
+    (folder / "[red]b.png").write_bytes(b"no")
+    assert main(["explain", f"images={folder}", f"out={out}"]) == 1
+    told = capsys.readouterr().err.replace("\n", "")
+    assert "None of the 2 images could be judged" in told
+    for name in ("cam[left]_1.png", "[red]b.png"):
+        assert f"{name} cannot be read" in told
+    assert not (out / "explain.csv").exists()
+
+
+def test_results_of_an_earlier_pass_are_told_and_images_are_not_overwritten(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["explain", f"images={pictures}", f"out={out}", "pictures=false"]) == 0
+    assert "earlier pass" not in capsys.readouterr().err
+    (pictures / "broken.png").unlink()
+    assert main(["explain", f"images={pictures}", f"out={out}", "pictures=false"]) == 0
+    assert "holds results of an earlier pass: tables are replaced" in capsys.readouterr().err.replace("\n", " ")
+    assert not (out / "skipped.csv").exists()
+    inside = tmp_path / "pictures"
+    pictures.rename(inside)
+    assert main(["explain", f"images={inside}", f"out={tmp_path}"]) == 1
+    assert f"Images lie in {inside}, where pictures of results are written" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from vaex.scores.thresholds import PIXEL_RATES, NormalScores, normal_state, thre
 
 GRID = {"shape": 3, "scale": 2, "orientation": 1, "x": 6, "y": 6}
 DATA = ["data=sprites", "data.size=64", f"data.grid={GRID}".replace("'", ""), "data.val=40", "data.test=8"]
-SCORE = ["score=reconstruction", "++score.pool=max"]
+SCORE = ["score=reconstruction", "score.pool=max"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_decision_and_regions(
     assert "broken.png cannot be read" in told.err
     assert {path.name for path in out.iterdir()} == {
         *("overview.png", "pictures", "overlays", "maps.npz", "explain.csv"),
-        *("regions.json", "regions.csv", "score_maps.npz", "decisions"),
+        *("regions.json", "regions.csv", "score_maps.npz", "decisions", "skipped.csv"),
     }
     kept = vaex.load(calibrated).calibration["normal_scores"]["reconstruction"]
     head = document(out)
@@ -153,7 +153,9 @@ def test_without_pictures_no_map_is_computed(
     arguments = ["explain", f"ckpt={calibrated}", f"images={pictures}", *SCORE]
     assert main([*arguments, f"out={tmp_path / 'none'}", "pictures=false"]) == 0
     assert computed == []
-    assert {path.name for path in (tmp_path / "none").iterdir()} == {"explain.csv", "regions.json", "regions.csv"}
+    assert {path.name for path in (tmp_path / "none").iterdir()} == {
+        *("explain.csv", "regions.json", "regions.csv", "skipped.csv")
+    }
     assert main([*arguments, f"out={tmp_path / 'some'}", "pictures=anomalous"]) == 0
     assert computed == [1]
     assert [path.name for path in (tmp_path / "some" / "pictures").iterdir()] == ["defect.png"]

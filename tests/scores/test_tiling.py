@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaex.errors import VaexError
 from vaex.scores.evidence import Scored
-from vaex.scores.tiling import score_tiles, tiles_of, window
+from vaex.scores.tiling import score_tiles, tiles_of
 
 
 def pointwise(images: Tensor) -> Scored:
@@ -72,13 +72,20 @@ def test_tiles_cover_the_image_and_overlap(height: int, width: int, tile: int, o
         assert all(end - start >= overlap for (_, end), (start, _) in pairwise(spans))
 
 
-def test_weights_fall_towards_the_border_alone() -> None:
-    weight = window(8, 10, 3)
-    assert weight.min() > 0
-    assert bool((weight[3:5, 3:7] == 1).all())
-    assert torch.equal(weight, weight.flip(0))
-    assert torch.equal(weight, weight.flip(1))
-    assert bool((window(4, 4, 0) == 1).all())
+def test_what_one_of_two_tiles_finds_is_not_averaged_away() -> None:
+    """The second tile calls the columns that it shares with the first normal; the map keeps what the first found."""
+    seen: list[int] = []
+
+    def score(images: Tensor) -> Scored:
+        seen.append(len(images))
+        score_map = torch.zeros(1, 1, 16, 16)
+        score_map[..., 14] = 2.0 - len(seen)  # 1, then 0
+        return Scored(score_map, score_map.flatten(1).amax(1))
+
+    found = score_tiles(torch.rand(1, 16, 28), (16, 16), score, 16, 4)
+    assert len(seen) == 2
+    assert float(found.score_map.max()) == float(found.score) == 1.0
+    assert bool((found.score_map[..., 14] == 1).all())
 
 
 def test_a_tile_that_is_no_number_makes_the_score_none() -> None:

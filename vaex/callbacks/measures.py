@@ -37,7 +37,8 @@ class ScoreMeasures:
 
     ``resolution`` is the height and width at which maps and masks are compared, None for that of the images; maps
     are resized bilinearly, and a pixel of a resized mask is anomalous where more than half of it was; of a defect that
-    would vanish the pixels stay that it covers most.
+    would vanish the pixels stay that it covers most. An image that is labelled anomalous and whose mask is empty tells
+    nothing of its pixels: it counts for AUROC and AP of the images alone.
     """
 
     def __init__(self, scores: Mapping[str, Score], resolution: int | None, device: Any) -> None:
@@ -62,14 +63,18 @@ class ScoreMeasures:
         share = self._resized(masks.float(), "area")  # (B, 1, H, W)
         peak = share.amax((2, 3), keepdim=True)
         truth = (share > 0.5) | ((share == peak) & (peak > 0) & (peak <= 0.5))
-        groups = None if kinds is None or not names else [names[int(kind)] for kind in kinds.flatten()]
+        told = (labels.flatten().to(truth.device) <= 0) | truth.flatten(1).any(1)
+        kept = told.nonzero().flatten()
+        groups = None if kinds is None or not names else [names[int(kind)] for kind in kinds.flatten()[kept.cpu()]]
+        if not len(kept):
+            return
         for name, found in scored.items():
             if self.scores[name].own_map:
                 metric = self._localization.get(name)
                 if metric is None:
                     metric = self._localization[name] = LocalizationMetrics().to(self.device)
                 maps = self._resized(found.score_map, "bilinear")
-                metric.update(maps, truth, scores=found.score, groups=groups)
+                metric.update(maps[kept], truth[kept], scores=found.score[kept.to(found.score.device)], groups=groups)
 
     def _resized(self, maps: Tensor, mode: str) -> Tensor:
         side = self.resolution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaex.commands.finishing import finishing
 from vaex.commands.launch import checkpoint_choices, quoted, under_hydra, value_of
 from vaex.commands.sources import (
     Sources,
@@ -58,6 +60,7 @@ def explain_images(config: DictConfig) -> None:
     from rich.console import Console
 
     from vaex.build import load
+    from vaex.commands.findings import earlier_results, where_to_look
     from vaex.commands.inspection import inspection_of
     from vaex.commands.scoring import Scorer, speed
 
@@ -74,12 +77,16 @@ def explain_images(config: DictConfig) -> None:
     score: Any = OmegaConf.to_container(config.score, resolve=True)
     scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size)
     out, console = folder_of(config), Console(stderr=True)
+    for sentence in earlier_results(out, sources):
+        console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
     job = Job(config, options, inspection, scorer, sources, out, console)
     started = time.perf_counter()
-    job.write()
+    try:
+        job.write()
+    finally:
+        for _, reason in job.skipped:
+            console.print(f"skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     elapsed = time.perf_counter() - started
-    for sentence in job.skipped:
-        console.print(f"skipped: {sentence}", style="yellow", highlight=False, soft_wrap=True)
     for sentence in inspection.warnings(job.scores, job.anomalous):
         console.print(sentence, style="bold yellow", highlight=False, soft_wrap=True)
     count = len(job.scores)
@@ -88,6 +95,9 @@ def explain_images(config: DictConfig) -> None:
         print(f"{job.anomalous} anomalous, {count - job.anomalous} ok.")
     print(speed(count, elapsed, scorer.seconds(job.last)))
     print(where_to_look(out, job.latent_pictures, inspection.finds, job.pictures != "false"))
+    if job.stopped is not None:
+        print(f"Stopped: {len(sources) - count - len(job.skipped)} of {len(sources)} images were not looked at.")
+        raise KeyboardInterrupt if job.stopped == signal.SIGINT else SystemExit(128 + job.stopped)
 
 
 class Job:
@@ -100,7 +110,8 @@ class Job:
         self.sources, self.out, self.console = sources, out, console
         self.pictures = str(config.pictures).lower()
         self.latent_pictures = self.pictures != "false" and config.tile is None
-        self.skipped: list[str] = []
+        self.skipped: list[tuple[str, str]] = []  # names and reasons
+        self.stopped: int | None = None  # the signal that ended the pass
         self.scores = array("d")
         self.anomalous = 0
         self.last: list[Any] = []  # images of the last batch, for the latency
@@ -116,7 +127,12 @@ class Job:
             try:
                 size, pixels = size_and_pixels(source, original=self.config.tile is not None)
             except VaexError as error:
-                self.skipped.append(str(error))
+                self.skipped.append((name, str(error)))
+                continue
+            try:  # whether the region of interest fits is asked before the image is scored
+                self.inspection.mask(size, pixels.shape[-2:], getattr(source, "path", None))
+            except VaexError as error:
+                self.skipped.append((name, f"{name}: {error}"))
             else:
                 yield Item(name, torch.from_numpy(pixels), size)
 
@@ -140,11 +156,21 @@ class Job:
             if self.inspection.finds:
                 findings = files.enter_context(findings_writer(self.out, self.inspection, draws))
             size = self.config.batch_size if self.config.tile is None else 1
+            ends = files.enter_context(finishing())
             for batch in batches(self.readable(), size):
                 self._batch(batch, stems, row, findings, pictures)
-                self.last = batch
+                self.last, self.stopped = batch, ends()
+                if self.stopped is not None:
+                    break
             if not self.scores:
-                raise VaexError(f"None of the {len(self.skipped)} images could be judged; the first: {self.skipped[0]}")
+                told = f"None of the {len(self.skipped)} images could be judged; the first: {self.skipped[0][1]}"
+                raise VaexError(told)
+            if self.skipped:
+                skipped = files.enter_context(csv_writer(self.out / "skipped.csv", ("image", "reason")))
+                for name, reason in self.skipped:
+                    skipped({"image": name, "reason": reason})
+            else:
+                (self.out / "skipped.csv").unlink(missing_ok=True)
 
     def _batch(self, batch: list[Any], stems: dict[str, str], row: Any, findings: Any, pictures: Any) -> None:
         import torch
@@ -161,7 +187,7 @@ class Job:
             try:
                 verdict = self.inspection.judge(score_map, float(looked.score[position]), item.size, path)
             except VaexError as error:
-                self.skipped.append(f"{item.name}: {error}")
+                self.skipped.append((item.name, f"{item.name}: {error}"))
                 continue
             self.scores.append(verdict.score)
             self.anomalous += bool(verdict.anomalous)
@@ -181,15 +207,6 @@ class Job:
             names = [item.name for item in chosen]
             images = torch.stack([item.pixels for item in chosen])
             pictures.write(names, [stems[name] for name in names], images, explanation)
-
-
-def where_to_look(out: Path, latents: bool, decides: bool, draws: bool) -> str:
-    """Return the files that were written, in a sentence."""
-    files = ["explain.csv", *(["regions.json", "regions.csv"] if decides else [])]
-    files += ["decisions/", "score_maps.npz"] if decides and draws else []
-    if latents:
-        return f"Look at {out / 'overview.png'}; {', '.join(['pictures/, overlays/, maps.npz', *files])} lie beside it."
-    return f"Look at {out}: {', '.join(files)}."
 
 
 def checked_options(config: DictConfig) -> dict[str, Any]:

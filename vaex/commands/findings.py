@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from vaex.commands.inspection import Inspection, Verdict
 from vaex.commands.scoring import Item
+from vaex.commands.sources import Sources
+from vaex.errors import VaexError
 from vaex.runs import csv_writer, json_writer, npz_writer
 
 if TYPE_CHECKING:
     from vaex.scores.regions import Map
+
+PICTURES = ("decisions", "overlays", "pictures")
+"""Folders of pictures below that of the results."""
 
 COLUMNS = ("image", "x0", "y0", "x1", "y1", "area", "score")
 
@@ -74,3 +79,33 @@ def table_row(item: Item, verdict: Verdict) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # NaN too
+
+
+def earlier_results(out: Path, sources: Sources) -> list[str]:
+    """Return in a sentence that ``out`` holds results of an earlier pass, where it does.
+
+    Raises:
+        VaexError: when images lie where pictures of results are written.
+    """
+    paths = (getattr(source, "path", None) for source in sources.values())
+    homes = {path.resolve().parent for path in paths if path is not None}
+    for folder in (out / name for name in PICTURES):
+        if folder.resolve() in homes:
+            raise VaexError(
+                f"Images lie in {folder}, where pictures of results are written; choose another folder: out=."
+            )
+    if not (out / "explain.csv").exists():
+        return []
+    return [
+        f"{out} holds results of an earlier pass: tables are replaced, and of images that are not drawn now the "
+        "pictures stay; choose another out= to keep passes apart."
+    ]
+
+
+def where_to_look(out: Path, latents: bool, decides: bool, draws: bool) -> str:
+    """Return the files that were written, in a sentence."""
+    files = ["explain.csv", *(["regions.json", "regions.csv"] if decides else [])]
+    files += ["decisions/", "score_maps.npz"] if decides and draws else []
+    if latents:
+        return f"Look at {out / 'overview.png'}; {', '.join(['pictures/, overlays/, maps.npz', *files])} lie beside it."
+    return f"Look at {out}: {', '.join(files)}."

@@ -57,16 +57,6 @@ def check_tile(tile: int, overlap: int) -> None:
         raise VaexError(f"tile and overlap are whole pixels with 0 <= overlap <= tile / 2, got {tile} and {overlap}.")
 
 
-def window(height: int, width: int, overlap: int) -> Tensor:
-    """Return the weight (height, width) of a tile's pixels where tiles overlap: 1 inside, less towards the border."""
-
-    def ramp(length: int) -> Tensor:
-        near = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 0.5
-        return (near / max(overlap, 0.5)).clamp(max=1)
-
-    return ramp(height)[:, None] * ramp(width)
-
-
 def score_tiles(
     pixels: Tensor,
     shape: tuple[int, int],
@@ -78,14 +68,14 @@ def score_tiles(
     """Return the score map (1, 1, H, W) and score (1,) of one image ``pixels`` (C, H, W) that is scored tile by tile.
 
     Tiles are brought to ``shape`` (h, w), the size that ``score`` takes, and their maps back. Where tiles overlap the
-    map is their weighted mean; the score is the highest of all tiles. Memory is that of a few images.
+    map is the highest, so that nothing that one of them finds is averaged away, and the score is the highest of all
+    tiles. Memory is that of a few images.
 
     Raises:
         VaexError: as `tiles_of`.
     """
     height, width = (int(side) for side in pixels.shape[-2:])
-    total = torch.zeros(height, width)
-    weight = torch.zeros(height, width)
+    whole = torch.full((height, width), -torch.inf)
     highest: Tensor | None = None
     for group in _grouped(tiles_of(height, width, tile, overlap), batch_size):
         crops = torch.cat([_resized(pixels[None, :, t.top : t.bottom, t.left : t.right], shape) for t in group])
@@ -93,14 +83,12 @@ def score_tiles(
         maps, top = maps.float().cpu(), scores.float().cpu().amax(0, keepdim=True)
         highest = top if highest is None else torch.maximum(highest, top)
         for part, one in zip(group, maps, strict=True):
-            rows, columns = part.bottom - part.top, part.right - part.left
-            share = window(rows, columns, overlap)
-            back = resize_maps(one[None], (rows, columns), shape)[0, 0]
-            total[part.top : part.bottom, part.left : part.right] += back * share
-            weight[part.top : part.bottom, part.left : part.right] += share
+            rows, columns = slice(part.top, part.bottom), slice(part.left, part.right)
+            back = resize_maps(one[None], (part.bottom - part.top, part.right - part.left), shape)[0, 0]
+            whole[rows, columns] = torch.maximum(whole[rows, columns], back)
     if highest is None:
         raise VaexError("An image without pixels has no tiles.")
-    return Scored((total / weight)[None, None], highest)
+    return Scored(whole[None, None], highest)
 
 
 def _grouped(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
