@@ -77,3 +77,25 @@ def test_wrong_options_are_told_at_once(maps: Any, message: str) -> None:
 def test_own_maps_are_not_exported() -> None:
     with pytest.raises(VaexError, match=r"score=kl_conv2 runs the model again .* attention\.target="):
         Request("score", score=OWN)
+
+
+def test_the_untrained_control_knows_nothing_of_the_weights(model: VAE) -> None:
+    seen, control = images(3), {**OWN, "label": "control", "untrained": True}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    shown, found = explain_and_score(model, seen, scores=[OWN, control])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not torch.allclose(found["control"].score_map, found["kl_conv2"].score_map)
+    other = build_model(NETWORK).eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(3).add_(0.1)
+    torch.testing.assert_close(score_only(other, seen, score=control).score_map, found["control"].score_map)
+    by_hand = build_model(NETWORK).eval()  # drawn as modules draw themselves, from the code to the image
+    for place, module in enumerate(("logvar", "mean", "fc1", "conv3", "conv2", "conv1")):
+        torch.manual_seed(len(list(by_hand.decoder.parameters())) // 2 + place)
+        by_hand.encoder.get_submodule(module).reset_parameters()  # type: ignore[operator]
+    expected = latent_attention(by_hand, seen, "conv2", target="kl").mean(1, keepdim=True)
+    torch.testing.assert_close(found["control"].score_map, expected)
+    assert shown.maps.shape == (3, 3, 32, 32)
+    with pytest.raises(VaexError, match="untrained=true needs maps of its own"):
+        score_named({"name": "attention", "untrained": True})

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaex.commands.finishing import finishing
+from vaex.commands.finishing import finish_first
 from vaex.commands.launch import checkpoint_choices, quoted, under_hydra, value_of
 from vaex.commands.sources import (
     Sources,
@@ -156,7 +156,7 @@ class Job:
             if self.inspection.finds:
                 findings = files.enter_context(findings_writer(self.out, self.inspection, draws))
             size = self.config.batch_size if self.config.tile is None else 1
-            ends = files.enter_context(finishing())
+            ends = files.enter_context(finish_first())
             for batch in batches(self.readable(), size):
                 self._batch(batch, stems, row, findings, pictures)
                 self.last, self.stopped = batch, ends()

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextmanager
-def finishing() -> Iterator[Callable[[], int | None]]:
+def finish_first() -> Iterator[Callable[[], int | None]]:
     """Yield a function that tells which signal, Ctrl-C or SIGTERM, asked the body to end; what is begun is finished.
 
     A second signal ends it at once. Afterwards signals do what they did before.

@@ -43,6 +43,10 @@ class FeatureMemory:
                 self.known.move_to_end(key)
         return torch.stack([rows[key].to(images.device) for key in keys])
 
+    def __deepcopy__(self, memo: dict[int, object]) -> FeatureMemory:
+        """Return itself: a copy of the model asks the same frozen network."""
+        return self
+
     @staticmethod
     def _key(image: Tensor) -> bytes:
         pixels = image.detach().cpu().contiguous()

@@ -15,6 +15,7 @@ from vaex.attention.methods import method_named
 from vaex.attention.normal import normal_codes, normal_maps
 from vaex.attention.targets import target_named
 from vaex.errors import VaexError
+from vaex.metrics.faithfulness.randomising import with_fresh_weights
 from vaex.scores.evidence import Evidence, maps_of
 from vaex.scores.matching import FREE
 from vaex.scores.score import Score, need
@@ -45,20 +46,25 @@ class Attention(MeanAttention):
 
     ``maps`` are options of `vaex.attention.latent_attention` (``{"target": "kl", "layer": "conv2"}``; what is not given
     is that function's default) for maps of its own beside those that are shown; None: the maps that are shown.
+    ``untrained`` asks the same network with fresh weights for them: the control of what training adds.
 
     Source: Liu et al., CVPR 2020, section 3.1: M = 1/D sum_i M^i.
 
     Raises:
-        VaexError: for an unknown option, method or target, or one of ``size``, ``chunk`` and ``create_graph``.
+        VaexError: for an unknown option, method or target, one of ``size``, ``chunk`` and ``create_graph``, or
+            ``untrained`` without ``maps``.
     """
 
     maps: Mapping[str, Any] | None = None
+    untrained: bool = False
 
     name: ClassVar = "attention"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.maps is None:
+            if self.untrained:
+                raise VaexError("score=attention with untrained=true needs maps of its own: maps={target: ...}.")
             return
         if not isinstance(self.maps, Mapping):
             raise VaexError(f"Option maps of score=attention must be attention options by name, got {self.maps!r}.")
@@ -82,7 +88,8 @@ class Attention(MeanAttention):
         """Return (B, 1, H, W)."""
         if self.maps is None:
             return super().measure(evidence)
-        return maps_of(evidence.model, evidence.images, evidence.raw, **self.maps).mean(1, keepdim=True)
+        model = with_fresh_weights(evidence.model) if self.untrained else evidence.model
+        return maps_of(model, evidence.images, evidence.raw, **self.maps).mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def cascade(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterator[t
 
     Source: Adebayo et al., NeurIPS 2018, "Sanity Checks for Saliency Maps".
     """
-    fresh = copy.deepcopy(model)
+    kept = getattr(model, "calibration", None)  # what was fitted is large, and not drawn
+    fresh = copy.deepcopy(model, {id(kept): kept})
     modules = dict(fresh.named_modules())
     for place, name in enumerate(names):
         if name not in modules:
@@ -50,6 +51,17 @@ def cascade(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterator[t
             torch.manual_seed(seed + place)
             _redraw(modules[name])
         yield name, fresh
+
+
+def with_fresh_weights(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a copy of ``model`` with all weights drawn anew, as by the last step of the `cascade`: it knows nothing.
+
+    Buffers, such as a frozen feature extractor and its whitening, stay as they are.
+    """
+    fresh = model
+    for _, fresh in cascade(model, weighted_modules(model), seed):  # noqa: B007 - the last one is wanted
+        pass
+    return fresh
 
 
 def _redraw(module: nn.Module) -> None:
