@@ -93,6 +93,82 @@ def test_folders_inside_each_other_are_told_apart(photos: Path) -> None:
     assert int(data.test_set.labels.sum()) == 4
 
 
+@pytest.mark.parametrize("inner", ["{photos}/good/bad", "good/../good/bad", "link/bad"])
+def test_folders_inside_each_other_are_told_apart_however_they_are_written(photos: Path, inner: str) -> None:
+    """Else the defective images are learnt as normal ones."""
+    shutil.move(photos / "bad", photos / "good/bad")
+    (photos / "link").symlink_to(photos / "good", target_is_directory=True)
+    data = ready(photos, abnormal_dir=inner.format(photos=photos))
+    normal = [r.path.resolve() for r in data.records if not r.label]
+    assert len(normal) == 20
+    assert not [path for path in normal if "bad" in path.parts]
+    assert int(data.test_set.labels.sum()) == 4
+
+
+def test_a_link_to_a_defective_image_lies_where_it_lies(photos: Path) -> None:
+    shutil.move(photos / "bad", photos / "store")
+    (photos / "good/bad").mkdir()
+    for i, file in enumerate(sorted((photos / "store").rglob("*.png"))):
+        (photos / f"good/bad/{i}.png").symlink_to(file)
+    data = ready(photos, abnormal_dir="good/bad")
+    assert (len(data.test_set.labels), int(data.test_set.labels.sum())) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"abnormal_dir": "good"}, "normal_dir and data.abnormal_dir"),
+        ({"abnormal_dir": "bad/../good/"}, "normal_dir and data.abnormal_dir"),
+        ({"normal_test_dir": "good"}, "normal_dir and data.normal_test_dir"),
+        ({"normal_test_dir": "link"}, "normal_dir and data.normal_test_dir"),
+        ({"normal_test_dir": "bad"}, "normal_test_dir and data.abnormal_dir"),
+        ({"mask_dir": "good"}, "normal_dir and data.mask_dir"),
+    ],
+)
+def test_the_same_folder_twice_is_refused(photos: Path, options: dict[str, str], names: str) -> None:
+    (photos / "link").symlink_to(photos / "good", target_is_directory=True)
+    with pytest.raises(VaexError, match=rf"data\.{names} are the same folder, .*; name a folder of its own for each"):
+        ready(photos, **options)
+
+
+def test_a_file_that_would_be_listed_twice_is_refused(photos: Path) -> None:
+    (photos / "good/again.png").symlink_to(photos / "bad/3.png")
+    with pytest.raises(VaexError, match=r"bad/3\.png and .*good/again\.png are the same image; remove one"):
+        ready(photos)
+
+
+def test_masks_beside_their_images_are_no_images(photos: Path) -> None:
+    for mask in sorted((photos / "masks").rglob("*.png")):
+        name = mask.relative_to(photos / "masks")
+        shutil.move(mask, photos / "bad" / name.with_name(f"{name.stem}_mask.png"))
+    for mask_dir in ("bad", "good/../bad", str(photos / "bad")):
+        data = ready(photos, mask_dir=mask_dir)
+        found = [r for r in data.test_set.records if r.label]
+        assert sorted(r.path.stem for r in found) == ["1", "1", "2", "3"]
+        assert [r.mask and r.mask.name for r in found] == [f"{r.path.stem}_mask.png" for r in found]
+        masks = data.test_set.__getitems__(list(range(len(data.test_set))))["mask"]
+        assert int(masks.sum()) == 4 * int((MASK > 0).sum())
+    (photos / "bad/3_mask.png").unlink()
+    with pytest.raises(VaexError, match=r"bad/3\.png has no mask .*bad/3_mask\.png; add it, or leave"):
+        ready(photos, mask_dir="bad")
+
+
+def test_a_tilde_is_the_own_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(photos))
+    cache = {"cache": "disk", "cache_dir": "~/cached"}
+    data = ready(photos, root=None, normal_dir="~/good", abnormal_dir="~/bad", mask_dir="~/masks", **cache)
+    assert (len(data.records), int(data.test_set.labels.sum())) == (24, 4)
+    assert list((photos / "cached").iterdir())
+    assert len(ready(photos, root="~").records) == 24
+    (photos / "list.csv").write_text("path\ngood/a/01.jpg\ngood/a/03.tif\n")
+    assert len(ready(photos, root=None, normal_dir=None, abnormal_dir=None, manifest="~/list.csv").records) == 2
+
+
+def test_links_to_folders_are_not_followed(photos: Path) -> None:
+    (photos / "good/c").symlink_to(photos / "bad", target_is_directory=True)
+    assert len(ready(photos, abnormal_dir=None).records) == 20
+
+
 def test_absolute_paths_and_a_validation_without_defects(photos: Path) -> None:
     data = ready(photos, root=None, normal_dir=str(photos / "good"), abnormal_dir=str(photos / "bad"), synthetic=False)
     assert len(data.val_set) == len([r for r in data.records if r.split == "val"])

@@ -40,7 +40,7 @@ def table(draw: Draw, tmp_path: Path) -> Callable[[str], Path]:
 
 def test_every_column_is_read(table: Callable[[str], Path], tmp_path: Path) -> None:
     file = table(
-        "\ufeffpath,label,mask,split,group,remark\n0.png,0,,train,,first\n1.png,normal,,VAL,good,\n2.png,,,,,\n"
+        "\ufeffpath,label,mask,split,group,remark\n0.png,0,,train,,first\n1.png,normal,,VAL,good,\n2.png,0,,,,\n"
         "8.png,1,m8.png,test,cut,\n9.png,Anomaly,m9.png,val,,\n7.png,bad,,,,last\n"
     )
     assert read_manifest(file, tmp_path) == [
@@ -83,6 +83,13 @@ def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable
         ("path;label\n0.png;0\n", r"no commas between its cells \('path;label'\); save it as CSV with commas"),
         ("file,label\n0.png,0\n", r"has no column 'path' \(it has file, label\)"),
         ("path,mask\n0.png,\n8.png,m8.png\n", r"line 3: .*8\.png has a mask but no label"),
+        ("path,label\n0.png,0\n8.png,\n", r"line 3: .*8\.png has no label; give it 0 \(normal\) or 1"),
+        ("path,group\n0.png,good\n8.png,cut\n", r"line 3: .*8\.png has a group but no label"),
+        ("path,Label\n8.png,1\n", r"has a column 'Label' and none that is called 'label'; rename it to 'label'"),
+        ("path,lable\n8.png,1\n", r"has a column 'lable' and none that is called 'label'"),
+        ("path,label,maks\n8.png,1,m8.png\n", r"has a column 'maks' and none that is called 'mask'"),
+        ("path,label,Spilt\n8.png,1,val\n", r"has a column 'Spilt' and none that is called 'split'"),
+        ("path,label, label \n8.png,0,1\n", r"has 2 columns 'label'; keep one of them"),
         ("path,label\n", r"has no column 'path' \(it has no rows\)"),
         ('path,label\n"0.png,0\n', r"there is no image"),
     ],
@@ -90,6 +97,60 @@ def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable
 def test_mistakes_are_told_by_line(text: str, message: str, table: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(VaexError, match=message):
         read_manifest(table(text), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path, label, mask , split\n0.png, 0, , train\n8.png, 1, m8.png, val \n9.png , 1.0,m9.png,\n1.png,0.0 ,,\n",
+        "path,label ,mask,split,labels,task\n0.png,0,,train,x,x\n8.png,1,m8.png,val,x,x\n9.png,1,m9.png,,,\n1.png,0,,,,\n",
+    ],
+)
+def test_spaces_floats_and_other_columns_do_no_harm(text: str, table: Callable[[str], Path], tmp_path: Path) -> None:
+    assert read_manifest(table(text), tmp_path) == [
+        Record(tmp_path / "0.png", "train", 0, "good"),
+        Record(tmp_path / "8.png", "val", 1, "anomalous", tmp_path / "m8.png"),
+        Record(tmp_path / "9.png", "test", 1, "anomalous", tmp_path / "m9.png"),
+        Record(tmp_path / "1.png", "", 0, "good"),
+    ]
+    (kept,) = read_manifest(table("path,label, line \n0.png,0, 3\n1.png,0,4\n"), tmp_path, where={"line": 3})
+    assert kept.path.name == "0.png"
+
+
+def test_a_table_without_labels_says_that_all_count_as_normal(
+    table: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_manifest(table("path,split,group\n0.png,train,good\n"), tmp_path)
+    read_manifest(table("path,line\n0.png,3\n"), tmp_path, where={"line": 3})
+    assert not caplog.records
+    rows = read_manifest(table("path,class\n0.png,ok\n8.png,bad\n"), tmp_path)
+    assert [row.label for row in rows] == [0, 0]
+    assert "no column 'label', so all 2 images count as normal; if 'class' tells which are not, set" in caplog.text
+    assert [row.label for row in read_manifest(tmp_path / "list.csv", tmp_path, {"label": "class"})] == [0, 1]
+
+
+def test_an_image_is_listed_once_by_whatever_path(table: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
+    for other in ("sub/../0.png", f"../{tmp_path.name}/0.png", str(tmp_path / "0.png"), "link.png"):
+        with pytest.raises(VaexError, match=r"line 3: .*\.png is in line 2 already; list it once"):
+            read_manifest(table(f"path,split\n0.png,train\n{other},test\n"), tmp_path)
+
+
+def test_normal_images_are_held_out_where_validation_has_defects_alone(table: Callable[[str], Path]) -> None:
+    rows = [*(f"{i}.png,0,train" for i in range(6)), "8.png,1,val", "9.png,1,test"]
+    data = Folder(manifest=str(table("\n".join(["path,label,split", *rows]))), size=16, val_fraction=0.34)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    assert sorted(batch["label"].tolist()) == [0, 0, 1]
+    assert len(data.train_set) == 4
+    assert not {r.path for r in data.train_set.records} & {r.path for r in data.val_set.records}
+
+
+@pytest.mark.parametrize("rows", ["0.png,0,val\n1.png,0,val\n8.png,1,test", "0.png,0,val\n8.png,1,val"])
+def test_no_normal_image_to_train_on_is_told(rows: str, table: Callable[[str], Path]) -> None:
+    with pytest.raises(VaexError, match="has no normal image to train on; give at least one"):
+        Folder(manifest=str(table(f"path,label,split\n{rows}\n")), size=16).prepare_data()
 
 
 def test_a_missing_table_wrong_columns_and_filters(table: Callable[[str], Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
-from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device
+from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device, white_of
 from vaex.errors import VaexError
 
 DEFAULT_CHECKPOINT = "sprites"
@@ -119,7 +119,8 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     asked: Any = OmegaConf.to_container(config, resolve=True)
     inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
     shape = model_shape(model)
-    explorer = Explorer(model, options, inspection, shape, config.max_latents)
+    white = white_of((model.config.get("run") or {}).get("data"))
+    explorer = Explorer(model, options, inspection, shape, config.max_latents, white)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
     theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
     choices = choices_for(model, shape, options)

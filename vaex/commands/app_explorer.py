@@ -74,13 +74,17 @@ class View:
 
 @dataclass
 class Explorer:
-    """A model in evaluation mode, on its device, and how it is asked; ``most`` latents are shown at first."""
+    """A model in evaluation mode, on its device, and how it is asked; ``most`` latents are shown at first.
+
+    ``white`` is what is white in the files that are opened, see `vaex.data.images.read_image`.
+    """
 
     model: nn.Module
     options: Mapping[str, Any]
     inspection: Inspection
     shape: tuple[int, int, int]
     most: int = 6
+    white: float | None = None
 
     def __post_init__(self) -> None:
         self.device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
@@ -106,7 +110,7 @@ class Explorer:
         Raises:
             VaexError: when it cannot be read, or the model does not admit what is asked.
         """
-        file = ImageFile(path, self.shape)
+        file = ImageFile(path, self.shape, self.white)
         try:
             pixels, size = torch.from_numpy(file()), file.size()
         except VaexError as error:

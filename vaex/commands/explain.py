@@ -25,6 +25,7 @@ from vaex.commands.sources import (
     pick_device,
     size_and_pixels,
     test_sources,
+    white_of,
 )
 from vaex.errors import VaexError
 from vaex.runs import csv_writer, npz_writer
@@ -69,7 +70,7 @@ def explain_images(config: DictConfig) -> None:
     model.to(device)
     inspection = inspection_of(config, model.calibration or {}, options)
     if config.test_images is None:
-        sources = image_sources(config.images, shape)
+        sources = image_sources(config.images, shape, white_of(config.data))
     else:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
     for sentence in inspection.sentences():

@@ -26,12 +26,11 @@ class ImageFile:
 
     path: Path
     shape: tuple[int, int, int]
+    white: float | None = None  # see `vaex.data.images.read_image`
 
     def __call__(self) -> Any:
-        """Return what `vaex.data.images.read_image` does."""
-        from vaex.data.images import read_image
-
-        return read_image(self.path, self.shape)
+        """Return the pixels that data modules give: thresholds were made on these."""
+        return self._read(self.shape)
 
     def size(self) -> tuple[int, int]:
         """Return (width, height) of the picture as it is shown."""
@@ -41,10 +40,15 @@ class ImageFile:
 
     def original(self) -> Any:
         """Return the pixels (C, H, W) in their own size."""
-        from vaex.data.images import read_image
-
         width, height = self.size()
-        return read_image(self.path, (self.shape[0], height, width))
+        return self._read((self.shape[0], height, width))
+
+    def _read(self, shape: tuple[int, int, int]) -> Any:
+        import numpy as np
+
+        from vaex.data.images import read_pixels
+
+        return read_pixels(self.path, shape, self.white) / np.float32(255)
 
 
 def size_and_pixels(source: Callable[[], Any], original: bool = False) -> tuple[tuple[int, int], Any]:
@@ -106,7 +110,18 @@ def model_shape(model: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def image_sources(images: str | None, shape: tuple[int, int, int]) -> Sources:
+def white_of(data: Any) -> float | None:
+    """Return what is white by a data config, None where it does not say; checked, as it may be out of a checkpoint.
+
+    Raises:
+        VaexError: when it is no number above 0.
+    """
+    from vaex.data.images import checked_white
+
+    return checked_white((data or {}).get("white"))
+
+
+def image_sources(images: str | None, shape: tuple[int, int, int], white: float | None = None) -> Sources:
     """Return the image files at ``images``, named by their path below it, or example sprites where it is None.
 
     Raises:
@@ -119,7 +134,7 @@ def image_sources(images: str | None, shape: tuple[int, int, int]) -> Sources:
         named = {
             (file.name if root.is_file() else file.relative_to(root).as_posix()): file for file in image_files(root)
         }
-        return {_printable(name): ImageFile(file, shape) for name, file in named.items()}
+        return {_printable(name): ImageFile(file, shape, white) for name, file in named.items()}
     if shape[0] != 1 or shape[1] != shape[2]:
         raise VaexError(
             f"Name your images (images=FILE or FOLDER): example sprites do not suit a model of {shape} images."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from vaex.data.images import find_mask, images_in
 from vaex.data.manifest import read_manifest
-from vaex.data.recorded import RecordedImages
+from vaex.data.recorded import RecordedImages, expanded
 from vaex.data.records import ANOMALOUS, GOOD, Record, hold_out
 from vaex.errors import VaexError
 
@@ -35,16 +36,18 @@ class Folder(RecordedImages):
     ```
 
     Folders inside ``abnormal_dir`` are kinds of defect, the groups of the results; images directly in it are of the
-    group "anomalous". Files that are no images are ignored. Without masks a test batch has no ``mask``, and only whole
-    images are judged.
+    group "anomalous". Files that are no images, and links to folders, are ignored. Folders may lie inside each other: a
+    file belongs to the innermost. Without masks a test batch has no ``mask``, and only whole images are judged.
 
     Args:
-        root: folder that the paths below are relative to; None: the current folder, or for a manifest its own.
+        root: folder that the paths below are relative to; None: the current folder, or for a manifest its own. In all
+            paths ``~`` stands for one's own folder.
         folder: folder below ``root``, such as "visa".
         normal_dir: folder of normal images; what lies in folders below counts too.
         normal_test_dir: folder of normal images for the test; None: ``test_fraction`` of ``normal_dir``.
         abnormal_dir: folder of defective images, all for the test; None: the test has normal images only.
         mask_dir: folder of their masks, with the same folders inside; None: no masks. If given, every one needs a mask.
+            It may be ``abnormal_dir`` itself, where the mask of NAME.png is NAME_mask.png.
         manifest: CSV file instead of the folders, see `read_manifest`.
         columns: names of the manifest's columns where they differ, such as ``{"path": "image"}``.
         where: values that a row of the manifest must have to count, such as ``{"object": "candle"}``.
@@ -52,8 +55,9 @@ class Folder(RecordedImages):
         size: pixels of height and width. This and the remaining arguments are those of `RecordedImages`.
 
     Raises:
-        VaexError: when nothing is named, a folder is missing or empty (the expected tree is told), a mask is missing or
-            of other proportions than its image, a row of the manifest is wrong, or a file cannot be read.
+        VaexError: when nothing is named, a folder is missing or empty (the expected tree is told), two folders are the
+            same, a file would be listed twice, a mask is missing or of other proportions than its image, a row of the
+            manifest is wrong, or a file cannot be read.
     """
 
     def __init__(
@@ -83,10 +87,12 @@ class Folder(RecordedImages):
         pin_memory: bool = False,
         drop_last: bool = False,
         seed: int = 0,
+        white: float | None = None,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise VaexError(f"data.test_fraction must be at least 0 and below 1, got {test_fraction!r}.")
         base = Path(root or "") / folder
+        manifest = manifest and str(expanded(manifest))
         if manifest and root is None and not folder:
             base = Path(manifest).parent
             manifest = Path(manifest).name
@@ -115,6 +121,7 @@ class Folder(RecordedImages):
             pin_memory=pin_memory,
             drop_last=drop_last,
             seed=seed,
+            white=white,
         )
 
     def find_records(self) -> Sequence[Record]:
@@ -144,41 +151,65 @@ class Folder(RecordedImages):
             raise VaexError(f"data=folder needs data.normal_dir, or data.manifest; expected is{TREE}")
         if self.dirs["mask_dir"] and not self.dirs["abnormal_dir"]:
             raise VaexError("data.mask_dir holds the masks of data.abnormal_dir, which is not given; set it too.")
+        self._check_dirs()
         records = [Record(file, "", 0, GOOD) for file in self._images("normal_dir")]
         if self.dirs["normal_test_dir"]:
             records += [Record(file, "test", 0, GOOD) for file in self._images("normal_test_dir")]
         if self.dirs["abnormal_dir"]:
-            abnormal = self._images("abnormal_dir")
-            inside = self._dir("abnormal_dir")
-            records += [self._abnormal(file, file.relative_to(inside)) for file in abnormal]
+            records += self._abnormal()
+        seen: dict[Path, Path] = {}
+        for file in (record.path for record in records):
+            if (first := seen.setdefault(file.resolve(), file)) is not file:
+                raise VaexError(f"{file} and {first} are the same image; remove one, or the link to it.")
         return records
 
-    def _abnormal(self, file: Path, name: Path) -> Record:
-        group = name.parts[0] if len(name.parts) > 1 else ANOMALOUS
-        mask = None
-        if self.dirs["mask_dir"]:
-            folder = self._dir("mask_dir") / name.parent
-            mask = find_mask(folder, name.stem)
-            if mask is None:
+    def _check_dirs(self) -> None:
+        places = {key: self._dir(key).resolve() for key, value in self.dirs.items() if value}
+        for one, other in combinations(places, 2):
+            if places[one] == places[other] and (one, other) != ("abnormal_dir", "mask_dir"):
                 raise VaexError(
-                    f"{file} has no mask {folder / name.stem}.png or {name.stem}_mask.png; add it, or leave "
-                    "data.mask_dir out to go without masks."
+                    f"data.{one} and data.{other} are the same folder, {places[one]}; name a folder of its own for "
+                    "each, or leave one out."
                 )
-        return Record(file, "test", 1, group if group != GOOD else ANOMALOUS, mask)
+
+    def _abnormal(self) -> list[Record]:
+        files, folder, masks = self._images("abnormal_dir"), self._dir("abnormal_dir"), self._dir("mask_dir")
+        beside = bool(self.dirs["mask_dir"]) and folder.resolve() == masks.resolve()
+        if beside:  # what is the mask of another image is none itself
+            known = {(file.parent, file.stem) for file in files}
+            files = [f for f in files if not (f.stem.endswith("_mask") and (f.parent, f.stem[: -len("_mask")]) in known)]
+        records = []
+        for file in files:
+            name, mask = file.relative_to(folder), None
+            if self.dirs["mask_dir"] and (mask := find_mask(masks / name.parent, name.stem, beside)) is None:
+                plain = masks / name.parent / name.stem
+                expected = f"{plain}_mask.png" if beside else f"{plain}.png or {name.stem}_mask.png"
+                raise VaexError(
+                    f"{file} has no mask {expected}; add it, or leave data.mask_dir out to go without masks."
+                )
+            group = name.parts[0] if len(name.parts) > 1 else ANOMALOUS
+            records.append(Record(file, "test", 1, group if group != GOOD else ANOMALOUS, mask))
+        return records
 
     def _dir(self, key: str) -> Path:
-        return self.root / (self.dirs[key] or "")
+        return self.root / expanded(self.dirs[key] or "")
 
     def _images(self, key: str) -> list[Path]:
         """Return the images of a folder, without those of the other folders where these lie inside it."""
         folder = self._dir(key)
         if not folder.is_dir():
             raise VaexError(f"data.{key} is {folder}, which is no folder; expected is{TREE}")
-        others = [self._dir(name) for name, value in self.dirs.items() if value and name != key]
-        inner = [other for other in others if other != folder and other.is_relative_to(folder)]
-        files = [
-            file for file in images_in(folder, deep=True) if not any(file.is_relative_to(other) for other in inner)
-        ]
+        place = folder.resolve()
+        others = [self._dir(name).resolve() for name, value in self.dirs.items() if value and name != key]
+        inner = [other for other in others if other != place and other.is_relative_to(place)]
+        files = images_in(folder, deep=True)
+        # A link lies where it lies, not where it leads
+        kept = {parent for parent in {file.parent for file in files} if not _inside(parent.resolve(), inner)}
+        files = [file for file in files if file.parent in kept]
         if not files:
             raise VaexError(f"data.{key}, {folder}, holds no images; expected is{TREE}")
         return files
+
+
+def _inside(place: Path, folders: Sequence[Path]) -> bool:
+    return any(place.is_relative_to(folder) for folder in folders)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import struct
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from vaex.data.masks import marked_pixels, wide
 from vaex.errors import VaexError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
@@ -18,13 +19,14 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
 """What a file may hold, whatever its name says: Pillow would start Ghostscript for PostScript, and knows forty more."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+_LOSSY = ("JPEG", "MPO")
+_BOMB = Image.DecompressionBombError
 
 
 def images_in(folder: Path, deep: bool = False) -> list[Path]:
     """Return the images in a folder, or with ``deep`` also below it, in order of name; hidden ones are left out.
 
-    A folder that is not there holds none.
+    Links to folders below it are not followed. A folder that is not there holds none.
     """
     if not folder.is_dir():
         return []
@@ -37,14 +39,21 @@ def images_in(folder: Path, deep: bool = False) -> list[Path]:
     ]
 
 
-def find_mask(folder: Path, stem: str) -> Path | None:
-    """Return the image in ``folder`` named ``stem`` or ``stem`` + "_mask", of any suffix, or None."""
-    for name in (f"{stem}_mask", stem):
-        for suffix in (".png", *sorted(SUFFIXES - {".png"})):
+def find_mask(folder: Path, stem: str, beside: bool = False) -> Path | None:
+    """Return the image in ``folder`` named ``stem`` + "_mask" or ``stem``, of any suffix, or None.
+
+    With ``beside``, where masks lie among their images, only the former.
+    """
+    names = (f"{stem}_mask", stem)[: 1 if beside else 2]
+    suffixes = (".png", *sorted(SUFFIXES - {".png"}))
+    for name in names:
+        for suffix in suffixes:
             for written in (suffix, suffix.upper()):
                 if (file := folder / f"{name}{written}").is_file():
                     return file
-    return None
+    # Only now is the folder searched, for .Png and the like: that takes its time where it holds many files
+    found = {(file.stem, file.suffix.lower()): file for file in images_in(folder) if file.stem in names}
+    return next((found[name, suffix] for name in names for suffix in suffixes if (name, suffix) in found), None)
 
 
 def image_files(path: str | Path) -> list[Path]:
@@ -64,21 +73,36 @@ def image_files(path: str | Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Return an image file as (C, H, W) float32 in [0, 1], grey or RGB and resized to ``shape``.
-
-    An image of other proportions is stretched to the model's, not cropped. EXIF orientation is applied, 16-bit greys
-    keep their range, and what is transparent is laid on black, the background of the sprites and of MNIST.
+def checked_white(white: Any) -> float | None:
+    """Return ``data.white``, checked.
 
     Raises:
-        VaexError: when the file cannot be read as an image, or holds values that are not finite.
+        VaexError: when it is neither None nor a finite number above 0.
+    """
+    if white is None:
+        return None
+    if isinstance(white, bool) or not isinstance(white, int | float) or not 0 < white < math.inf:
+        raise VaexError(f"data.white must be the value that is white, a number above 0, or null, got {white!r}.")
+    return float(white)
+
+
+def read_image(path: Path, shape: tuple[int, int, int], white: float | None = None) -> NDArray[np.float32]:
+    """Return an image file as (C, H, W) float32 in [0, 1], grey or RGB and resized to ``shape``.
+
+    An image of other proportions is stretched to the model's, not cropped. EXIF orientation is applied, and what is
+    transparent is laid on black, the background of the sprites and of MNIST. Greys wider than 8 bits run from 0 to
+    ``white``, which for None is 65535, or 1 in files of floating-point numbers; what lies outside is black or white.
+
+    Raises:
+        VaexError: when the file cannot be read as an image, or holds values that are not finite, or with ``white`` None
+            brighter ones than white.
     """
     channels, height, width = shape
     try:
         with Image.open(path, formats=FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I") or image.mode == "F":  # wider than 8 bits
-                planes = np.repeat(_wide_grey(image, width, height)[None], channels, axis=0)
+            if wide(image):
+                planes = np.repeat(_wide_grey(image, width, height, white)[None], channels, axis=0)
             else:
                 flat = _on_black(image).convert("L" if channels == 1 else "RGB")
                 resized = (
@@ -86,17 +110,27 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
                 )
                 pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
                 planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    except _UNREADABLE as error:
-        raise VaexError(f"{path} cannot be read as an image ({error}).") from error
+    except Exception as error:  # noqa: BLE001 - Pillow raises anything on a damaged file
+        raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
     return np.clip(planes, 0.0, 1.0)
 
 
-def _wide_grey(image: Image.Image, width: int, height: int) -> NDArray[np.float32]:
+def _reason(error: Exception) -> str:
+    """Return in words why a file was not read."""
+    if isinstance(error, _BOMB):
+        return f"{error} Nor can it be read in tiles: cut it into smaller files"
+    return str(error) or type(error).__name__  # a MemoryError says nothing
+
+
+def _wide_grey(image: Image.Image, width: int, height: int, white: float | None) -> NDArray[np.float32]:
     values = np.asarray(image, dtype=np.float32)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
-    top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0.0)), 1.0)
-    grey = Image.fromarray(values / np.float32(top))
+    top = white or (1.0 if image.mode == "F" else 65535.0)
+    brightest = float(values.max(initial=0.0))
+    if white is None and brightest > top:
+        raise ValueError(f"its brightest value is {brightest:g}, but {top:g} would be white; set data.white")
+    grey = Image.fromarray(np.clip(values / np.float32(top), 0, 1))
     return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
@@ -115,46 +149,41 @@ class Mask(NamedTuple):
     empty: bool  # nothing is marked
 
 
-def read_pixels(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def read_pixels(path: Path, shape: tuple[int, int, int], white: float | None = None) -> NDArray[np.uint8]:
     """Return an image file as (C, H, W) uint8: what `read_image` gives, times 255 and rounded.
 
     Raises:
         VaexError: as `read_image`.
     """
-    pixels: NDArray[np.uint8] = np.rint(read_image(path, shape) * np.float32(255)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(read_image(path, shape, white) * np.float32(255)).astype(np.uint8)
     return pixels
 
 
 def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> Mask:
     """Return a mask file as (1, H, W) uint8 of 0 and 1, resized to ``size`` (H, W) by area.
 
-    Marked is what has at least half of the brightness that the format can hold; where nothing is that bright, as with
-    numbered regions, whatever is not 0 (in JPEG files, which blur zeros, always the former). A pixel of the result is 1
-    when more than half of it is marked; a mask so fine that nothing would be left keeps the pixels that it covers most.
-    A mask must have the proportions of its ``image``, both as EXIF turns them.
+    Marked is what `marked_pixels` says. A pixel of the result is 1 when more than half of it is marked; a mask so fine
+    that nothing would be left keeps the pixels that it covers most. A mask must have the proportions of its ``image``,
+    both as EXIF turns them.
 
     Raises:
-        VaexError: when the file cannot be read, or has other proportions than ``image``.
+        VaexError: when a file cannot be read, or has other proportions than ``image``.
     """
     height, width = size
     try:
         with Image.open(path, formats=FORMATS) as opened:
             turned = ImageOps.exif_transpose(opened)
-            wide = turned.mode.startswith("I") or turned.mode == "F"
-            values = np.asarray(turned if wide else _on_black(turned).convert("L"), dtype=np.float32)
-            top = 65535.0 if turned.mode.startswith("I") else 1.0 if turned.mode == "F" else 255.0
-        own = turned.size
-        drawn = own if image is None else _displayed_size(image)
-    except _UNREADABLE as error:
-        raise VaexError(f"The mask {path} cannot be read as an image ({error}).") from error
+            flat = turned if wide(turned) else _on_black(turned)
+            marked = marked_pixels(turned, flat, opened.format in _LOSSY)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise VaexError(f"The mask {path} cannot be read as an image ({_reason(error)}).") from error
+    own = turned.size
+    drawn = own if image is None else image_size(image)
     if abs(own[0] * drawn[1] - own[1] * drawn[0]) > max(*own, *drawn):  # about one pixel of rounding
         raise VaexError(
             f"The mask {path} is {own[0]}x{own[1]} pixels, but its image {image} is {drawn[0]}x{drawn[1]}; "
             "give a mask of the image's size."
         )
-    marked = values >= top / 2
-    if not marked.any() and path.suffix.lower() not in (".jpg", ".jpeg"):
-        marked = values > 0
     if own != (width, height):
         area = Image.fromarray(marked.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
         share = np.asarray(area, dtype=np.float32)
@@ -170,13 +199,8 @@ def image_size(path: Path) -> tuple[int, int]:
         VaexError: when the file cannot be read as an image.
     """
     try:
-        return _displayed_size(path)
-    except _UNREADABLE as error:
-        raise VaexError(f"{path} cannot be read as an image ({error}).") from error
-
-
-def _displayed_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) as EXIF turns the image, from its header alone."""
-    with Image.open(path, formats=FORMATS) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
+        with Image.open(path, formats=FORMATS) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:  # noqa: BLE001 - as above
+        raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error

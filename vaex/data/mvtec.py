@@ -98,6 +98,7 @@ class MVTec(RecordedImages):
         pin_memory: bool = False,
         drop_last: bool = False,
         seed: int = 0,
+        white: float | None = None,
     ) -> None:
         if not category or Path(category).name != category:
             raise VaexError(f"data.category must be the name of one folder, got {category!r}.")
@@ -122,6 +123,7 @@ class MVTec(RecordedImages):
             pin_memory=pin_memory,
             drop_last=drop_last,
             seed=seed,
+            white=white,
         )
 
     def prepare_data(self) -> None:

@@ -71,6 +71,7 @@ class Ped1(RecordedImages):
         pin_memory: bool = False,
         drop_last: bool = False,
         seed: int = 0,
+        white: float | None = None,
     ) -> None:
         if test_clips not in CLIPS:
             raise unknown("data.test_clips", test_clips, CLIPS)
@@ -92,6 +93,7 @@ class Ped1(RecordedImages):
             pin_memory=pin_memory,
             drop_last=drop_last,
             seed=seed,
+            white=white,
         )
 
     def find_records(self) -> Sequence[Record]:

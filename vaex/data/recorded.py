@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from vaex.checked import call_checked
 from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, gather_pixels
-from vaex.data.images import Mask, read_mask, read_pixels
+from vaex.data.images import Mask, checked_white, read_mask, read_pixels
 from vaex.data.module import ImageDataModule
 from vaex.data.records import Gallery, PastedSet, Record, RecordSet, checked_recipe, group_names, hold_out, with_pasted
 from vaex.data.transforms import Augmentation
 from vaex.errors import VaexError, unknown
+
+_READING = 2  # version of the pixels and masks that the same file gives, part of the names of cached ones
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +27,12 @@ _log = logging.getLogger(__name__)
 class RecordedImages(ImageDataModule):
     """Image files listed by `find_records`, decoded and resized once, in three splits.
 
-    Validation images are held out of the normal training images unless the records name some; with ``synthetic`` each
-    comes a second time with a pasted defect, unless some show defects themselves. The test split is not looked at
-    before the test.
+    Validation images are held out of the normal training images unless the records name normal ones; with
+    ``synthetic`` each comes a second time with a pasted defect, unless some show defects themselves. The test split is
+    not looked at before the test.
 
     Args:
-        root: folder that the files lie below; the checksum names files by their path in it.
+        root: folder that the files lie below, ``~`` stands for one's own; the checksum names files by their path in it.
         size: height and width in pixels that every image is stretched to; masks too, see `read_mask`.
         channels: 3 for colour, which a grey image is repeated to, or 1 for grey.
         val_fraction: share of the normal training images, in (0, 1), held out for validation, chosen by ``seed``.
@@ -41,6 +44,8 @@ class RecordedImages(ImageDataModule):
         cache: where the uint8 pixels are kept: ``memory``, or ``disk``, memory-mapped.
         cache_dir: folder of ``cache="disk"``; None: `CACHE_FOLDER` in ``root``.
         augmentation: options of `vaex.data.transforms.Augmentation`, or None.
+        white: value that is white in grey files wider than 8 bits, such as 4095 for 12 bits; None: 65535, or 1 in files
+            of floating-point numbers.
 
     Raises:
         VaexError: when an argument is out of range, and what reading the files raises.
@@ -68,6 +73,7 @@ class RecordedImages(ImageDataModule):
         pin_memory: bool,
         drop_last: bool,
         seed: int,
+        white: float | None,
     ) -> None:
         if type(size) is not int or not 8 <= size <= 4096:
             raise VaexError(f"data.size must be a whole number of pixels from 8 to 4096, got {size!r}.")
@@ -79,8 +85,9 @@ class RecordedImages(ImageDataModule):
         if cache not in PLACES:
             raise unknown("data.cache", cache, PLACES)
         super().__init__((channels, size, size), batch_size, eval_batch_size, num_workers, pin_memory, drop_last, seed)
-        self.root, self.val_fraction, self.synthetic, self.cache = root, val_fraction, synthetic, cache
-        self.cache_dir = Path(cache_dir) if cache_dir else root / CACHE_FOLDER
+        self.root, self.val_fraction, self.synthetic, self.cache = expanded(root), val_fraction, synthetic, cache
+        self.cache_dir = expanded(cache_dir) if cache_dir else self.root / CACHE_FOLDER
+        self.white = checked_white(white)
         self.augmentation = call_checked("augmentation", Augmentation, augmentation or {})
         self.augmentation.check_channels(channels)
         self._records: tuple[Record, ...] | None = None
@@ -96,12 +103,14 @@ class RecordedImages(ImageDataModule):
         if self._records is None:
             records = list(self.find_records())
             normal = [row for row, record in enumerate(records) if record.split == "train"]
-            if not any(record.split == "val" for record in records):
+            if not any(record.split == "val" and not record.label for record in records):
                 if len(normal) < 2:
                     found = f"{len(normal)} normal image{'s' * (len(normal) != 1)}"
                     raise VaexError(f"{self.root} has {found} to train on; training and validation need one each.")
                 for row in hold_out(normal, self.val_fraction, self.seed)[1]:
                     records[row] = records[row]._replace(split="val")
+            elif not normal:
+                raise VaexError(f"{self.root} has no normal image to train on; give at least one the split train.")
             self._records = tuple(records)
         return self._records
 
@@ -150,7 +159,7 @@ class RecordedImages(ImageDataModule):
         told: list[tuple[Record, Mask]] = []
 
         def image(row: int) -> NDArray[np.uint8]:
-            return read_pixels(records[row].path, (channels, height, width))
+            return read_pixels(records[row].path, (channels, height, width), self.white)
 
         def mask(row: int) -> NDArray[np.uint8]:
             record, file = masks[row]
@@ -160,9 +169,10 @@ class RecordedImages(ImageDataModule):
 
         folder = self.cache_dir if self.cache == "disk" else None
         sources = [record.path for record in records]
-        images = gather_pixels((len(records), channels, height, width), image, sources, folder)
+        name = f"images{_READING}" if self.white is None else f"images{_READING}_white{self.white:g}"
+        images = gather_pixels((len(records), channels, height, width), image, sources, folder, name)
         sources = [path for record, file in masks for path in (file, record.path)]
-        marked = gather_pixels((len(masks), 1, height, width), mask, sources, folder, "masks")
+        marked = gather_pixels((len(masks), 1, height, width), mask, sources, folder, f"masks{_READING}")
         _tell(told)
         return Gallery(records, images, marked, self.group_names)
 
@@ -176,6 +186,11 @@ def _tell(masks: list[tuple[Record, Mask]]) -> None:
         if files:
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             _log.warning("The mask %s%s %s.", files[0], more, what)
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path in which a leading ``~`` is the folder of its user, where there is such a user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for users that are not known
 
 
 def _below(file: Path, root: Path) -> str:
