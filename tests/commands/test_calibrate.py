@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vaex
 from tests.commands.test_train import process, same, train, weights
@@ -119,6 +121,20 @@ def test_a_copy_and_other_data(copied: Path, tmp_path: Path) -> None:
     assert main(["calibrate", f"ckpt={copied}", f"out={out}", *data]) == 0
     assert file.read_bytes() == before
     assert calibration(out)["count"] == 80
+
+
+def test_a_folder_of_today_is_read_as_the_images_of_training(copied: Path, tmp_path: Path) -> None:
+    """Size and channels are the model's; half of the images is learnt from, the other half gives the threshold."""
+    (tmp_path / "good").mkdir()
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "good" / f"{i}.png")
+    today = ["data=folder", f"data.normal_dir={tmp_path / 'good'}", "data.test_fraction=0", "data.val_fraction=0.5"]
+    assert main(["calibrate", f"ckpt={copied}", *today]) == 0
+    found = calibration(copied / "checkpoints" / "best.ckpt")
+    assert found["count"] == 5
+    assert [len(scores) for scores in found["normal_scores"].values() if scores.ndim == 1] == [5]
+    assert main(["calibrate", f"ckpt={copied}", *today, "data.size=64"]) == 1  # what is typed is not changed
 
 
 @pytest.mark.slow

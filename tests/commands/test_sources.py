@@ -11,7 +11,16 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from vaex.commands.sources import at_least_one, batches, file_stems, image_sources, list_option, size_and_pixels
+from vaex.commands.sources import (
+    at_least_one,
+    batches,
+    file_stems,
+    image_sources,
+    list_option,
+    size_and_pixels,
+    white_of,
+)
+from vaex.data import Folder
 from vaex.errors import VaexError
 
 
@@ -82,3 +91,31 @@ def test_size_of_the_original_beside_the_pixels_of_the_model(tmp_path: Path) -> 
     np.testing.assert_array_equal(pixels[0], values / np.float32(255))
     size, pixels = size_and_pixels(lambda: np.zeros((3, 5, 7)))
     assert (size, pixels.shape) == ((7, 5), (3, 5, 7))
+
+
+@pytest.mark.parametrize("white", [None, 4095.0])
+def test_explained_are_the_pixels_that_thresholds_were_made_on(white: float | None, tmp_path: Path) -> None:
+    """Of 16 bits the data modules keep 8: without the same rounding scores would differ."""
+    generator = np.random.default_rng(0)
+    for i in range(6):
+        values = generator.integers(0, 4096, (20, 30), dtype=np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    data = Folder(normal_dir=str(tmp_path), size=16, channels=1, white=white, test_fraction=0, synthetic=False)
+    data.setup()
+    batches = [s.__getitems__(list(range(len(s)))) for s in (data.train_set, data.val_set)]
+    names = [record.path.name for s in (data.train_set, data.val_set) for record in s.records]
+    expected = dict(zip(names, np.concatenate([batch["image"].numpy() for batch in batches]), strict=True))
+    sources = image_sources(str(tmp_path), (1, 16, 16), white)
+    assert set(sources) == set(expected)
+    for name, source in sources.items():
+        np.testing.assert_array_equal(source(), expected[name])
+        whole = size_and_pixels(source, original=True)[1][0]
+        own = np.asarray(Image.open(tmp_path / name), dtype=np.float64) / (white or 65535)
+        np.testing.assert_array_equal(whole, np.rint(own * 255).astype(np.float32) / np.float32(255))
+
+
+def test_white_of_a_data_config() -> None:
+    assert white_of(None) is white_of(OmegaConf.create({})) is white_of({"white": None}) is None
+    assert white_of(OmegaConf.create({"white": 1023})) == 1023
+    with pytest.raises(VaexError, match=r"data\.white"):
+        white_of({"white": "x"})

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaex.data.images import image_files, image_size, read_image, read_mask
+from vaex.data import Folder
+from vaex.data.images import checked_white, image_files, image_size, read_image, read_mask, read_pixels
 from vaex.errors import VaexError
 
 GENERATOR = np.random.default_rng(5)
@@ -83,6 +84,88 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     )
 
 
+def test_white_is_what_the_camera_says(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65  # 0 to 4095, 12 bits
+    file = saved(tmp_path / "x.png", values)
+    np.testing.assert_allclose(read_image(file, (1, 8, 8), white=4095)[0], values / 4095, atol=1e-6)
+    assert len(np.unique(read_pixels(file, (1, 8, 8)))) == 17  # the control: the range of the file leaves few greys
+    assert len(np.unique(read_pixels(file, (1, 8, 8), 4095))) == 64
+    np.testing.assert_allclose(read_image(file, (1, 8, 8), white=2000)[0], np.minimum(values / 2000, 1), atol=1e-6)
+    eight = saved(tmp_path / "y.png", values.astype(np.uint8))
+    np.testing.assert_array_equal(read_image(eight, (1, 8, 8), white=4095), read_image(eight, (1, 8, 8)))
+
+
+def test_floating_point_files_share_one_range(tmp_path: Path) -> None:
+    """A dark and a light picture stay so: no picture is spread to its own brightest pixel."""
+    base = np.linspace(-0.5, 1, 64, dtype=np.float32).reshape(8, 8)
+    for name, factor in (("light", 1.0), ("dark", 0.25)):
+        file = saved(tmp_path / f"{name}.tif", base * np.float32(factor))
+        np.testing.assert_allclose(read_image(file, (1, 8, 8))[0], np.clip(base * factor, 0, 1), atol=1e-6)
+    file = saved(tmp_path / "counts.tif", base * np.float32(800))
+    with pytest.raises(VaexError, match=r"counts\.tif .*brightest value is 800, but 1 would be white; set data\.white"):
+        read_image(file, (1, 8, 8))
+    np.testing.assert_allclose(read_image(file, (1, 8, 8), white=1000)[0], np.clip(base * 0.8, 0, 1), atol=1e-6)
+    wide = saved(tmp_path / "wide.tif", np.full((8, 8), 70_000, dtype=np.int32))
+    with pytest.raises(VaexError, match="brightest value is 70000, but 65535 would be white"):
+        read_image(wide, (1, 8, 8))
+
+
+@pytest.mark.parametrize("white", [0, -1, True, "4095", float("nan"), float("inf"), [1]])
+def test_what_cannot_be_white(white: Any) -> None:
+    with pytest.raises(VaexError, match=r"data\.white must be the value that is white, a number above 0, or null"):
+        checked_white(white)
+    with pytest.raises(VaexError, match=r"data\.white"):
+        Folder(normal_dir="x", white=white)
+
+
+def damaged_tiff(path: Path) -> Path:
+    """A TIFF whose tag StripOffsets says that it holds text: Pillow 12 raises a TypeError."""
+    content = bytearray(saved(path, np.zeros((8, 8), np.uint8)).read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, entry) == (273,):
+            struct.pack_into("<H", content, entry + 2, 2)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_tiff_is_named(tmp_path: Path) -> None:
+    file, whole = damaged_tiff(tmp_path / "x.tif"), saved(tmp_path / "y.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(TypeError), Image.open(file) as opened:  # the control
+        opened.load()
+    for read in (lambda: read_image(file, (1, 8, 8)), lambda: read_pixels(file, (1, 8, 8))):
+        with pytest.raises(VaexError, match=r"^.*x\.tif cannot be read as an image \(.+\)"):
+            read()
+    with pytest.raises(VaexError, match=r"^The mask .*x\.tif cannot be read as an image \(.+\)"):
+        read_mask(file, (8, 8))
+    for number in range(4):
+        saved(tmp_path / f"good{number}.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(VaexError, match=r"x\.tif cannot be read"):
+        Folder(normal_dir=str(tmp_path), size=8).setup()
+    (tmp_path / "y.png").write_bytes(b"no")
+    with pytest.raises(VaexError, match=r"^.*y\.png cannot be read as an image"):  # not the mask
+        read_mask(saved(tmp_path / "m.png", np.zeros((8, 8), np.uint8)), (8, 8), whole)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), IndexError("x"), KeyError(3), ZeroDivisionError("y"), KeyboardInterrupt()])
+def test_whatever_decoding_raises_is_told_but_an_interrupt(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error
+
+    file = saved(tmp_path / "x.png", np.zeros((8, 8), np.uint8))
+    monkeypatch.setattr("vaex.data.images.Image.open", fails)
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else VaexError
+    for read in (lambda: read_image(file, (1, 8, 8)), lambda: read_mask(file, (8, 8)), lambda: image_size(file)):
+        with pytest.raises(expected) as caught:
+            read()
+        if expected is VaexError:
+            assert "x.png cannot be read as an image (" in str(caught.value)
+            assert "()" not in str(caught.value)
+
+
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8), dtype=np.uint8)
     pixels[0] = 255
@@ -150,5 +233,5 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None
     content[16:24] = struct.pack(">II", 30_000, 30_000)
     content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(VaexError, match="decompression bomb"):
+    with pytest.raises(VaexError, match=r"x\.png .*decompression bomb.* Nor can it be read in tiles: cut it into"):
         read_image(tmp_path / "x.png", (1, 8, 8))

@@ -134,7 +134,7 @@ def test_files_that_are_no_images_are_left_out(draw: Draw, tmp_path: Path) -> No
 
 
 def test_a_mask_is_found_by_the_name_of_its_image(draw: Draw, tmp_path: Path) -> None:
-    for name in ("0_mask.png", "0.bmp", "1.bmp", "2_mask.PNG"):
-        draw(name, np.zeros((2, 2), np.uint8), format="PNG")
-    found = [find_mask(tmp_path, stem) for stem in ("0", "1", "2", "3")]
-    assert [file and file.name for file in found] == ["0_mask.png", "1.bmp", "2_mask.PNG", None]
+    for name in ("0_mask.png", "0.bmp", "1.bmp", "2_mask.PNG", "4.Png", "5_mask.Jpeg", "5.txt.png"):
+        draw(name, np.zeros((2, 2), np.uint8), format="PNG")  # whatever the name says
+    found = [find_mask(tmp_path, stem) for stem in ("0", "1", "2", "3", "4", "5")]
+    assert [file and file.name for file in found] == ["0_mask.png", "1.bmp", "2_mask.PNG", None, "4.Png", "5_mask.Jpeg"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
-from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device
+from vaex.commands.sources import at_least_one, fit_data, list_option, model_shape, pick_device
 from vaex.errors import VaexError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
+    fit_data(config, model)
     stored = HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE
     data: Any = build_data(config.data, from_checkpoint=stored)
     shape, takes = tuple(getattr(data, "shape", ())), model_shape(model)

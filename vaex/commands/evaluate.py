@@ -26,6 +26,7 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.build import load, read_checkpoint
     from vaex.commands import assembly
     from vaex.commands.record import RunRecord, write_metrics
+    from vaex.commands.sources import fit_data
     from vaex.commands.train import command_line, compared_at, report
     from vaex.modules import module_class
     from vaex.networks.feature_vae import statistics_of
@@ -34,6 +35,7 @@ def test_checkpoint(config: DictConfig) -> None:
     model = load(config.ckpt)
     if config.seed is None:
         config.seed = model.config["seed"]
+    fit_data(config, model)
     kind = module_class(model.config["network"], model.config.get("objective"))
     module = call_checked(f"The config in {config.ckpt}", kind, {**model.config, "seed": config.seed})
     if config.random_weights:  # what was measured of the data, and not trained, stays

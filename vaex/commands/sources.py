@@ -121,6 +121,22 @@ def white_of(data: Any) -> float | None:
     return checked_white((data or {}).get("white"))
 
 
+def fit_data(config: DictConfig, model: Any) -> None:
+    """Let data that are named anew have the size, channels and white of the model's, where none were typed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from vaex.config import CHECKPOINT_CHOICE
+
+    if HydraConfig.get().runtime.choices.get("data") == CHECKPOINT_CHOICE:
+        return
+    typed = {override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    (channels, height, width), own = model_shape(model), (model.config.get("run") or {}).get("data")
+    known = {"channels": channels, "size": height if height == width else None, "white": white_of(own)}
+    for key, value in known.items():
+        if value is not None and key in config.data and f"data.{key}" not in typed:
+            config.data[key] = value
+
+
 def image_sources(images: str | None, shape: tuple[int, int, int], white: float | None = None) -> Sources:
     """Return the image files at ``images``, named by their path below it, or example sprites where it is None.
 
