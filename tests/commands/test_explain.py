@@ -17,6 +17,7 @@ from PIL import Image
 
 import vaex
 from vaex.attention import latent_attention
+from vaex.build import read_checkpoint
 from vaex.cli import main
 from vaex.commands.explain import Job
 from vaex.data.render import example_sprites
@@ -64,6 +65,27 @@ def test_folder(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert float(table["a.png"]["mean_1"]) == pytest.approx(float(expected.mean[0, 1]), rel=1e-4, abs=1e-5)
     overlay = np.asarray(Image.open(out / "overlays" / "a_z00.png"))
     assert overlay.shape == (64, 64, 3)
+
+
+def test_white_of_the_data_reaches_the_images(pictures: Path, tmp_path: Path) -> None:
+    """A picture of 12 bits has the score of the same one of 8 bits, whoever says what is white."""
+    eight = np.asarray(Image.open(pictures / "a.png"), dtype=np.float64)
+    (tmp_path / "camera").mkdir()
+    Image.fromarray(np.rint(eight / 255 * 4095).astype(np.uint16)).save(tmp_path / "camera" / "a.png")
+    content = read_checkpoint("sprites")
+    content["hyper_parameters"]["run"]["data"]["white"] = 4095
+    torch.save(content, tmp_path / "camera.ckpt")
+
+    def score(name: str, images: Path, *arguments: str) -> str:
+        out = tmp_path / name
+        assert main(["explain", f"images={images}", f"out={out}", "pictures=false", *arguments]) == 0
+        with (out / "explain.csv").open(newline="") as file:
+            return next(row["score"] for row in csv.DictReader(file) if row["image"] == "a.png")
+
+    expected = score("eight", pictures)
+    assert score("typed", tmp_path / "camera", "+data.white=4095") == expected
+    assert score("stored", tmp_path / "camera", f"ckpt={tmp_path / 'camera.ckpt'}") == expected
+    assert score("range", tmp_path / "camera") != expected
 
 
 def test_single_file_and_one_total_map(pictures: Path, tmp_path: Path) -> None:

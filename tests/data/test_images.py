@@ -148,7 +148,9 @@ def test_a_damaged_tiff_is_named(tmp_path: Path) -> None:
         read_mask(saved(tmp_path / "m.png", np.zeros((8, 8), np.uint8)), (8, 8), whole)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), IndexError("x"), KeyError(3), ZeroDivisionError("y"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), IndexError("x"), KeyError(3), ZeroDivisionError("y"), KeyboardInterrupt()]
+)
 def test_whatever_decoding_raises_is_told_but_an_interrupt(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_mistakes_are_told_by_line(text: str, message: str, table: Callable[[str
     "text",
     [
         "path, label, mask , split\n0.png, 0, , train\n8.png, 1, m8.png, val \n9.png , 1.0,m9.png,\n1.png,0.0 ,,\n",
-        "path,label ,mask,split,labels,task\n0.png,0,,train,x,x\n8.png,1,m8.png,val,x,x\n9.png,1,m9.png,,,\n1.png,0,,,,\n",
+        "path,label ,mask,split,labels,task\n0.png,0,,train,x,x\n8.png,1,m8.png,val,x,x\n9.png,1,m9.png\n1.png,0,\n",
     ],
 )
 def test_spaces_floats_and_other_columns_do_no_harm(text: str, table: Callable[[str], Path], tmp_path: Path) -> None:

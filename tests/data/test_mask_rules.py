@@ -61,7 +61,9 @@ def test_touching_classes_are_all_marked(draw: Draw) -> None:
     np.testing.assert_array_equal(marked(draw("m.png", classes)), classes > 0)
 
 
-@pytest.mark.parametrize("colours", [{"dark": (128, 0, 0), "light": (255, 255, 255)}, {"dark": (0, 0, 100), "light": (255, 0, 0)}])
+@pytest.mark.parametrize(
+    "colours", [{"dark": (128, 0, 0), "light": (255, 255, 255)}, {"dark": (0, 0, 100), "light": (255, 0, 0)}]
+)
 def test_colours_are_regions_too(colours: dict[str, tuple[int, int, int]], draw: Draw) -> None:
     pixels = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     pixels[LEFT], pixels[RIGHT] = colours["dark"], colours["light"]

@@ -177,7 +177,9 @@ class Folder(RecordedImages):
         beside = bool(self.dirs["mask_dir"]) and folder.resolve() == masks.resolve()
         if beside:  # what is the mask of another image is none itself
             known = {(file.parent, file.stem) for file in files}
-            files = [f for f in files if not (f.stem.endswith("_mask") and (f.parent, f.stem[: -len("_mask")]) in known)]
+            files = [
+                f for f in files if not (f.stem.endswith("_mask") and (f.parent, f.stem[: -len("_mask")]) in known)
+            ]
         records = []
         for file in files:
             name, mask = file.relative_to(folder), None

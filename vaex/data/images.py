@@ -110,7 +110,7 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
                 )
                 pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
                 planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    except Exception as error:  # noqa: BLE001 - Pillow raises anything on a damaged file
+    except Exception as error:  # Pillow raises anything on a damaged file
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
     return np.clip(planes, 0.0, 1.0)
 
@@ -175,7 +175,7 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
             turned = ImageOps.exif_transpose(opened)
             flat = turned if wide(turned) else _on_black(turned)
             marked = marked_pixels(turned, flat, opened.format in _LOSSY)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise VaexError(f"The mask {path} cannot be read as an image ({_reason(error)}).") from error
     own = turned.size
     drawn = own if image is None else image_size(image)
@@ -202,5 +202,5 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error

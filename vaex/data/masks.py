@@ -59,7 +59,9 @@ def _background(image: Image.Image) -> list[int] | None:
     if used[0] != 0:  # written without an index 0, as some programs do that collect colours
         return list(used[black].tolist())
     if not black[0] and black.any():
-        raise ValueError("index 0 of its palette is a colour and another one black: which is the background? Save greys")
+        raise ValueError(
+            "index 0 of its palette is a colour and another one black: which is the background? Save greys"
+        )
     return [0]
 
 
