@@ -94,11 +94,14 @@ def test_folders_inside_each_other_are_told_apart(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["{photos}/good/bad", "good/../good/bad", "link/bad"])
-def test_folders_inside_each_other_are_told_apart_however_they_are_written(photos: Path, inner: str) -> None:
+def test_folders_inside_each_other_are_told_apart_however_they_are_written(
+    photos: Path, inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the defective images are learnt as normal ones."""
+    monkeypatch.chdir(photos)
     shutil.move(photos / "bad", photos / "good/bad")
     (photos / "link").symlink_to(photos / "good", target_is_directory=True)
-    data = ready(photos, abnormal_dir=inner.format(photos=photos))
+    data = ready(photos, root=None, abnormal_dir=inner.format(photos=photos))
     normal = [r.path.resolve() for r in data.records if not r.label]
     assert len(normal) == 20
     assert not [path for path in normal if "bad" in path.parts]

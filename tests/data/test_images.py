@@ -91,6 +91,8 @@ def test_white_is_what_the_camera_says(tmp_path: Path) -> None:
     assert len(np.unique(read_pixels(file, (1, 8, 8)))) == 17  # the control: the range of the file leaves few greys
     assert len(np.unique(read_pixels(file, (1, 8, 8), 4095))) == 64
     np.testing.assert_allclose(read_image(file, (1, 8, 8), white=2000)[0], np.minimum(values / 2000, 1), atol=1e-6)
+    (tmp_path / "x.pgm").write_bytes(b"P5 8 8 4095\n" + values.astype(">u2").tobytes())  # it says so itself
+    np.testing.assert_allclose(read_image(tmp_path / "x.pgm", (1, 8, 8), white=9)[0], values / 4095, atol=1e-5)
     eight = saved(tmp_path / "y.png", values.astype(np.uint8))
     np.testing.assert_array_equal(read_image(eight, (1, 8, 8), white=4095), read_image(eight, (1, 8, 8)))
 

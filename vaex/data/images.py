@@ -102,6 +102,7 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
         with Image.open(path, formats=FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
             if wide(image):
+                white = None if opened.format == "PPM" else white  # it says itself what is white, and Pillow heeds it
                 planes = np.repeat(_wide_grey(image, width, height, white)[None], channels, axis=0)
             else:
                 flat = _on_black(image).convert("L" if channels == 1 else "RGB")
