@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from vaex.benchmarks.faithful_tables import CONTROL, DIRECTIONS, mean_over_seeds, mean_ranks
 from vaex.benchmarks.pointing import Findings, Latents
@@ -21,7 +22,17 @@ Numbers = dict[str, dict[str, float]]
 def findings_of(folder: str, kind: str) -> list[Findings]:
     """Read what was found in each run."""
     content = json.loads((Path(folder) / "bench_faithfulness.json").read_text(encoding="utf-8"))
-    return [Findings(**{**one, "latents": Latents(**one["latents"])}) for one in content[kind]]
+    return [
+        Findings(**{**one, "latents": Latents(**one["latents"]), "rows": with_nan(one["rows"])})
+        for one in content.get(kind, ())
+    ]
+
+
+def with_nan(value: Any) -> Any:
+    """Return numbers with NaN, which JSON has not, in the place of null."""
+    if isinstance(value, dict):
+        return {name: with_nan(one) for name, one in value.items()}
+    return [math.nan if one is None else one for one in value]
 
 
 def heading(name: str) -> str:
@@ -105,6 +116,8 @@ def main(out: str, *given: str) -> None:
     )
     for kind, title in KINDS.items():
         sets = {name: findings_of(folder, kind) for name, folder in folders.items()}
+        if not all(sets.values()):
+            continue
         for weights in ("trained", "untrained"):
             sys.stdout.write(f"{title}, {weights}\n\n{overall(sets, weights)}\n")
         for name, found in sets.items():
