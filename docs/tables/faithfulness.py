@@ -8,13 +8,16 @@ import json
 import math
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from vaex.benchmarks.faithful_tables import CONTROL, DIRECTIONS, mean_over_seeds, mean_ranks
+from vaex.benchmarks.makers import NOISE
 from vaex.benchmarks.pointing import Findings, Latents
 from vaex.benchmarks.seeds import over_seeds
 
 KINDS = {"runs": "Maps of single latents", "whole_code": "Maps of the whole code"}
+WEIGHTS = ("trained", "untrained")
 NAMES = {"deletion_to_normal_kl": "deletion to normal, KL", "sensitivity_n": "sensitivity-n"}
 Numbers = dict[str, dict[str, float]]
 
@@ -107,6 +110,26 @@ def overall(sets: dict[str, list[Findings]], weights: str) -> str:
     return table(["map", "all", *sets, *(NAMES.get(name, name.replace("_", " ")) for name in measures)], body)
 
 
+def medians(sets: dict[str, list[Findings]]) -> str:
+    """Return the median over all maps of each measure, trained and untrained, and what noise has."""
+    parts = {(name, weights): numbers_of(found, weights)[0] for name, found in sets.items() for weights in WEIGHTS}
+    head = ["measure", *(f"{name}, {weights}" for name in sets for weights in (*WEIGHTS, "noise"))]
+    body = []
+    for measure in DIRECTIONS:
+        line = []
+        for name in sets:
+            for weights in WEIGHTS:
+                numbers = parts[name, weights]
+                line.append([of[measure] for row, of in numbers.items() if not row.startswith(CONTROL)])
+            line.append([parts[name, "trained"][NOISE][measure]])
+        values = [[one for one in numbers if not math.isnan(one)] for numbers in line]
+        if any(values):
+            body.append(
+                [heading(measure), *(short(f"{median(numbers):.3f}") if numbers else "-" for numbers in values)]
+            )
+    return table(head, body)
+
+
 def main(out: str, *given: str) -> None:
     """Write the page and print the ranks."""
     folders = dict(one.split("=", 1) for one in given)
@@ -118,10 +141,11 @@ def main(out: str, *given: str) -> None:
         sets = {name: findings_of(folder, kind) for name, folder in folders.items()}
         if not all(sets.values()):
             continue
-        for weights in ("trained", "untrained"):
+        for weights in WEIGHTS:
             sys.stdout.write(f"{title}, {weights}\n\n{overall(sets, weights)}\n")
+        sys.stdout.write(f"{title}, medians\n\n{medians(sets)}\n")
         for name, found in sets.items():
-            for weights in ("trained", "untrained"):
+            for weights in WEIGHTS:
                 page += f"\n## {title}: {name}, {weights}\n\n{full(found, weights)}"
     Path(out).write_text(page, encoding="utf-8")
 
