@@ -88,9 +88,16 @@ def test_score_maps_are_deleted_to_normal() -> None:
             told.reconstruction,
             steps=4,
         )
-        there = left[~left.isnan()]
-        if len(there):
-            assert found[f"faithfulness_{name}"] == pytest.approx(float(there.mean()), abs=1e-4)
+        there = ~left.isnan()
+        excess = [
+            score_only(model, images, score=judge).score[row]
+            - score_only(model, told.reconstruction, score=judge).score[row]
+            for row in range(len(images))
+        ]
+        if there.any():
+            pairs = [(float(value), float(more)) for value, more, kept in zip(left, excess, there, strict=True) if kept]
+            mean = sum(value * more for value, more in pairs) / sum(more for _, more in pairs)
+            assert found[f"faithfulness_{name}"] == pytest.approx(mean, abs=1e-4)
         else:
             assert f"faithfulness_{name}" not in found
     assert "faithfulness_deletion_to_normal" in found

@@ -19,7 +19,8 @@ from vaex.benchmarks.makers import Maker, makers_of, makers_of_whole
 from vaex.benchmarks.pointing import Findings, Latents, Method, Subject, factor_masks, matched_latents
 from vaex.data.loading import spread_batches
 from vaex.errors import VaexError
-from vaex.metrics.faithfulness import FaithfulnessMetrics, Question, Settings, deletion_to_normal
+from vaex.metrics.faithfulness import FaithfulnessMetrics, Question, Settings
+from vaex.metrics.faithfulness.measures import Share, normal_share
 from vaex.metrics.maps import active_units
 from vaex.networks import VAE
 from vaex.probing import (
@@ -133,13 +134,14 @@ class _Taken:
 
     def __init__(self, maps: int) -> None:
         self.metric = FaithfulnessMetrics(maps)
-        self.normal: list[Tensor] = []
+        self.normal: list[Share] = []
 
     def found(self) -> dict[str, tuple[float, ...]]:
         """Return measure -> one number per map."""
         found = {name: tuple(values.tolist()) for name, values in self.metric.per_target().items()}
         if self.normal:
-            found[NORMAL] = (float(torch.cat(self.normal).nanmean()),)
+            total, weight = (float(sum(part[place] for part in self.normal)) for place in (0, 1))
+            found[NORMAL] = (total / weight if weight else float("nan"),)
         return found
 
 
@@ -192,4 +194,4 @@ class _Asked:
             self._normal = reconstructed(self.model, images)
         if self._normal is not None:
             judge, steps = values_of(self.model, images, "total_kl"), self.options.settings.steps
-            taken.normal.append(deletion_to_normal(judge, images, maps[self.unusual], self._normal, steps).cpu())
+            taken.normal.append(normal_share(judge, images, maps[self.unusual], self._normal, steps))

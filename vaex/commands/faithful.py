@@ -17,8 +17,8 @@ from vaex.callbacks.pictures import logged_step
 from vaex.data.loading import spread_batches
 from vaex.errors import VaexError, unknown
 from vaex.explanation import explain, score_only
-from vaex.metrics.faithfulness import FaithfulnessMetrics, Settings, deletion_to_normal
-from vaex.metrics.faithfulness.measures import named_measures
+from vaex.metrics.faithfulness import FaithfulnessMetrics, Settings
+from vaex.metrics.faithfulness.measures import named_measures, normal_share
 from vaex.metrics.maps import active_units
 from vaex.metrics.pointing import match_factors
 from vaex.probing import (
@@ -175,8 +175,7 @@ def _to_normal(
 ) -> dict[str, float]:
     options = {key: attention[key] for key in (*MAPS, "latents") if key in attention}
     judges = {"deletion_to_normal": score, "deletion_to_normal_kl": "kl"}
-    sums = dict.fromkeys(judges, 0.0)
-    counts = dict.fromkeys(judges, 0)
+    sums, weights = dict.fromkeys(judges, 0.0), dict.fromkeys(judges, 0.0)
     for items in spread_batches(data.test_set, chosen.images, BATCH):
         images = items["image"][anomalous(items)].to(device)
         normal = reconstructed(vae, images) if len(images) else None
@@ -188,8 +187,7 @@ def _to_normal(
             def scores(seen: Tensor, judge: Any = judge) -> Tensor:
                 return score_only(vae, seen, score=judge, **options).score[:, None]
 
-            found = deletion_to_normal(scores, images, score_map, normal, chosen.settings.steps)
-            there = ~found.isnan()
-            sums[name] += float(found[there].sum())
-            counts[name] += int(there.sum())
-    return {name: sums[name] / counts[name] for name in judges if counts[name]}
+            part = normal_share(scores, images, score_map, normal, chosen.settings.steps)
+            sums[name] += float(part.total.sum())
+            weights[name] += float(part.weight.sum())
+    return {name: sums[name] / weights[name] for name in judges if weights[name]}

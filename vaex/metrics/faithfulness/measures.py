@@ -15,7 +15,7 @@ from vaex.metrics.faithfulness.noise import instability
 from vaex.metrics.faithfulness.perturbing import infidelity, sensitivity_n
 from vaex.metrics.faithfulness.question import Answer, Question, as_maps
 from vaex.metrics.faithfulness.randomising import map_similarity
-from vaex.metrics.faithfulness.removal import curve_area, deletion_curve, insertion_curve
+from vaex.metrics.faithfulness.removal import Values, curve_area, deletion_curve, deletion_to_normal, insertion_curve
 from vaex.metrics.pointing import energy_in_masks, pointing_hits
 
 
@@ -48,6 +48,19 @@ def _insertion(question: Question, answer: Answer) -> Share | None:
     chosen = question.settings
     curve = insertion_curve(question.values, question.images, answer.maps, question.fill, chosen.steps, chosen.seed)
     return Share(curve_area(curve).sum(0), curve[..., -1].sum(0))
+
+
+def normal_share(scores: Values, images: Tensor, score_maps: Tensor, reconstruction: Tensor, steps: int = 16) -> Share:
+    """Add up `deletion_to_normal` over images, each weighed by its excess score over that of its reconstruction.
+
+    A plain mean would be decided by images whose excess is nearly 0, by which theirs is divided.
+
+    Raises:
+        VaexError: as `deletion_to_normal`.
+    """
+    found = deletion_to_normal(scores, images, score_maps, reconstruction, steps)
+    excess = (scores(images) - scores(reconstruction)).detach().to(found).clamp(min=0)
+    return Share((found * excess).nan_to_num(0.0).double().sum(0), excess.double().sum(0))
 
 
 def _infidelity(question: Question, answer: Answer) -> Share | None:
