@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -95,11 +98,42 @@ def test_every_other_line_names_what_is_there() -> None:
             extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[4])
             assert extras, line
             assert set((extras[1] or "").split(",")) <= {"", *project["optional-dependencies"]}, line
+        elif words[0] == "python":
+            assert (ROOT / words[1]).is_file(), line
         elif words[:2] == ["wandb", "sweep"]:
             assert (ROOT / words[2]).is_file(), line
         else:
             known = words[0] == "vaex" or words[:2] == ["wandb", "sync"] or "wandb agent " in line
             assert known or words[0] == ".venv/bin/pre-commit", f"no test knows what to do with: {line}"
+
+
+def test_the_script_that_ranks_maps_over_data_sets(tmp_path: Path) -> None:
+    """Two data sets of one run with two maps and noise; the ranks are those by hand."""
+    latents = {"numbers": [0], "factors": ["-"], "strengths": [None], "collapsed": 0, "weak": 0}
+    for name, first, second in (("a", 0.1, 0.3), ("b", 0.4, 0.2)):
+        measured: dict[str, list[float | None]] = {
+            "x, mean": [first, 0.5],
+            "y, mean": [second, None],
+            "control: noise": [0.5, 0.0],
+        }
+        rows = {
+            row: {weights: {"deletion": [one], "agreement": [two]} for weights in ("trained", "untrained")}
+            for row, (one, two) in measured.items()
+        }
+        run = {"name": "r", "latents": latents, "images": 2, "rows": rows, "skipped": {}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bench_faithfulness.json").write_text(json.dumps({"runs": [run], "whole_code": []}))
+    page = tmp_path / "page.md"
+    script = ROOT / "docs/tables/faithfulness.py"
+    command = [sys.executable, str(script), str(page), f"A={tmp_path / 'a'}", f"B={tmp_path / 'b'}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # deletion: x 1 and y 2 in A, the other way round in B; agreement: y has no number, so it is last in both
+    assert "| x, mean | 1.2 | 1.0 | 1.5 | 2 | 1 |" in told
+    assert "| y, mean | 1.8 | 2.0 | 1.5 | 2 | 2 |" in told
+    assert "| deletion ↓ | .20 | .20 | .50 | .30 | .30 | .50 |" in told
+    assert "## Maps of single latents: B, untrained" in page.read_text()
+    assert "| y, mean | 1.5 | .20 | - |" in page.read_text()
+    assert "whole code" not in told
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
