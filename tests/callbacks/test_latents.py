@@ -54,6 +54,11 @@ def test_measures_are_those_of_all_codes(tmp_path: Path, stage: str) -> None:
     maps = latent_attention(module.vae, images[:5])
     pairs = [overlap_ratio(maps[:, i], maps[:, j]) for i in range(3) for j in range(i)]
     assert found[f"latents/{short}/map_overlap"] == pytest.approx(torch.stack(pairs).mean().item(), rel=1e-4)
+    filled = maps.flatten(2).amax(2) > 0  # (5, 3)
+    assert found[f"latents/{short}/map_empty"] == pytest.approx(1 - filled.float().mean().item())
+    both = torch.stack([filled[:, i] & filled[:, j] for i in range(3) for j in range(i)])
+    shared = torch.stack(pairs)[both].mean().item()
+    assert found[f"latents/{short}/map_overlap_filled"] == pytest.approx(shared, rel=1e-4)
 
 
 def test_the_overlap_may_be_left_out_and_training_goes_on_as_without(tmp_path: Path) -> None:

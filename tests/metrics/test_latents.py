@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.pairs import run_pair
 from vaex.errors import VaexError
-from vaex.metrics.latents import LatentMetrics
+from vaex.metrics.latents import LatentMetrics, active_latents, active_units
 
 
 def test_batches_give_what_numpy_gives_of_all() -> None:
@@ -85,3 +85,16 @@ def test_bad_input_is_told() -> None:
         metric.update(torch.zeros(4, 2))
     with pytest.raises(VaexError, match="must be 0 or more, got -1"):
         LatentMetrics(-1.0)
+
+
+def test_active_latents_and_units() -> None:
+    kl = torch.tensor([[0.0, 0.03, 0.5], [0.01, 0.0, 0.5]])  # means 0.005, 0.015, 0.5
+    assert active_latents(kl).tolist() == [False, True, True]
+    assert active_latents(kl, threshold=0.1).tolist() == [False, False, True]
+    means = torch.tensor([[5.0, 0.09, -1.0], [5.0, -0.09, 1.0], [5.0, 0.09, -1.0], [5.0, -0.09, 1.0]])
+    assert active_units(means).tolist() == [False, False, True]  # variances 0, 0.0081, 1
+    assert active_units(means, threshold=0.008).tolist() == [False, True, True]
+    with pytest.raises(VaexError, match="at least one image"):
+        active_latents(torch.zeros(0, 3))
+    with pytest.raises(VaexError, match="at least one image"):
+        active_units(torch.zeros(3))

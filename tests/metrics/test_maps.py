@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,12 @@ from vaex.errors import VaexError
 from vaex.metrics import overlap
 from vaex.metrics.maps import (
     MapMetrics,
-    active_latents,
-    active_units,
     energy_inside,
     map_entropy,
     mean_overlap,
     pointing_game,
 )
+from vaex.metrics.overlap import overlap_ratio
 
 
 def _case(count: int = 6, targets: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,19 +91,19 @@ def test_nan_stays_visible() -> None:
         assert values.isnan().nonzero().tolist() == [[3, 1]]
 
 
-def test_active_latents_and_units() -> None:
-    kl = torch.tensor([[0.0, 0.03, 0.5], [0.01, 0.0, 0.5]])  # means 0.005, 0.015, 0.5
-    assert active_latents(kl).tolist() == [False, True, True]
-    assert active_latents(kl, threshold=0.1).tolist() == [False, False, True]
-    means = torch.tensor([[5.0, 0.09, -1.0], [5.0, -0.09, 1.0], [5.0, 0.09, -1.0], [5.0, -0.09, 1.0]])
-    assert active_units(means).tolist() == [False, False, True]  # variances 0, 0.0081, 1
-    assert active_units(means, threshold=0.008).tolist() == [False, True, True]
-
-
 def _expected(maps: Tensor, kl: Tensor, mask: Tensor) -> dict[str, float]:
     shown = [b for b in range(len(maps)) if mask[b].sum() > 0]
     active = [d for d in range(kl.shape[1]) if kl[:, d].mean() > 0.01]
+    chosen = maps[:, active]
+    filled = chosen.clamp(min=0).sum((2, 3)) > 0
+    pairs = [
+        overlap_ratio(chosen[b : b + 1, i], chosen[b : b + 1, j]).item()
+        for b, i, j in product(range(len(maps)), range(len(active)), range(len(active)))
+        if i < j and filled[b, i] and filled[b, j]
+    ]
     return {
+        "empty": 1 - filled.float().mean().item(),
+        "overlap_filled": sum(pairs) / len(pairs),
         "entropy": map_entropy(maps).mean().item(),
         "overlap": mean_overlap(maps[:, active]).mean().item(),
         "active_latents": float(len(active)),
@@ -142,11 +142,11 @@ def test_metric_returns_what_the_data_allowed() -> None:
     assert metric.compute() == {}
     metric.reset()
     metric.update(maps)
-    assert set(metric.compute()) == {"entropy", "overlap"}
+    assert set(metric.compute()) == {"empty", "entropy", "overlap", "overlap_filled"}
     assert metric.compute()["overlap"].item() == pytest.approx(mean_overlap(maps).mean().item(), abs=1e-6)
     metric.reset()
     metric.update(maps[:, :1], mask=torch.zeros_like(mask))
-    assert set(metric.compute()) == {"entropy"}
+    assert set(metric.compute()) == {"empty", "entropy"}
     metric.reset()
     metric.update(maps[:, :2], kl=kl)  # maps of some latents: all their pairs count
     assert metric.compute()["active_latents"].item() == 3
@@ -162,6 +162,20 @@ def test_overlap_of_all_stands_in_where_fewer_than_two_are_active(active: list[i
     found = metric.compute()
     assert found["active_latents"].item() == len(active)
     assert found["overlap"].item() == pytest.approx(mean_overlap(maps).mean().item(), abs=1e-6)
+
+
+def test_empty_maps_are_told_from_maps_that_lie_apart() -> None:
+    apart, empty = torch.zeros(3, 2, 4, 4), torch.full((3, 2, 4, 4), -1.0)
+    apart[:, 0, :2], apart[:, 1, 2:] = 1, 2
+    found = {}
+    for name, maps in (("apart", apart), ("empty", empty), ("both", torch.cat([apart, empty]))):
+        metric = MapMetrics()
+        metric.update(maps)
+        found[name] = _floats(metric.compute())
+        assert found[name]["overlap"] == 0
+    assert [found[name]["empty"] for name in ("apart", "empty", "both")] == [0, 1, 0.5]
+    assert found["apart"]["overlap_filled"] == found["both"]["overlap_filled"] == 0
+    assert "overlap_filled" not in found["empty"]
 
 
 def test_bad_input() -> None:
@@ -181,10 +195,6 @@ def test_bad_input() -> None:
         metric.update(maps[:, :2])
     with pytest.raises(VaexError, match="more than one pixel"):
         map_entropy(torch.rand(1, 1, 1, 1))
-    with pytest.raises(VaexError, match="at least one image"):
-        active_latents(torch.zeros(0, 3))
-    with pytest.raises(VaexError, match="at least one image"):
-        active_units(torch.zeros(3))
     with pytest.raises(VaexError, match="at least 0 nats"):
         MapMetrics(threshold=-1)
 

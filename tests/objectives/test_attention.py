@@ -92,7 +92,7 @@ def term(inner: Any = None, layer: str = "conv", seed: int = 0, **options: Any) 
     return AttentionDisentanglement(inner or Nothing(), AttentionTerm(**{"weight": 1.0, **options}), layer, seed)
 
 
-def maps_by_hand(output: VAEOutput, values: Tensor, constant: bool = False) -> list[list[Tensor]]:
+def maps_by_hand(output: VAEOutput, values: Tensor, constant: bool = False, rectify: bool = True) -> list[list[Tensor]]:
     """Eq. 1-3, one image, latent and channel at a time; ``constant`` holds the channel weights fixed."""
     activation = output.activations["conv"]
     result = []
@@ -102,7 +102,8 @@ def maps_by_hand(output: VAEOutput, values: Tensor, constant: bool = False) -> l
             (gradient,) = torch.autograd.grad(values[b, d], activation, create_graph=True)
             alpha = gradient[b].sum((1, 2)) / gradient[b, 0].numel()
             alpha = alpha.detach() if constant else alpha
-            rows.append(sum(a * channel for a, channel in zip(alpha, activation[b], strict=True)).relu())
+            signed = sum(a * channel for a, channel in zip(alpha, activation[b], strict=True))
+            rows.append(signed.relu() if rectify else signed)
         result.append(rows)
     return result
 
@@ -279,6 +280,30 @@ def test_targets_and_size(tiny: Tiny, pixels: Tensor) -> None:
     torch.testing.assert_close(value, overlap_by_hand(large, pairs, False))
 
 
+def test_the_size_of_a_map_counts_where_it_is_asked_for(tiny: Tiny, pixels: Tensor) -> None:
+    output = tiny(pixels)
+    signed = torch.stack([torch.stack(rows) for rows in maps_by_hand(output, output.posterior.mean, rectify=False)])
+    assert (signed < 0).any()
+    pairs = list(combinations(range(3), 2))
+    value = term(rectify="abs")(pixels, output, 0).parts["attention_overlap"]
+    torch.testing.assert_close(value, overlap_by_hand(signed.abs(), pairs, False))
+    assert not torch.allclose(value, term()(pixels, output, 0).parts["attention_overlap"])
+
+
+def test_empty_maps_are_counted_and_no_refuge_for_sizes(tiny: Tiny, pixels: Tensor) -> None:
+    with torch.no_grad():
+        tiny.conv.bias.fill_(3)  # activations above 0, so that the sign of a map is that of its channel weights
+        tiny.mean.weight[1] = -tiny.mean.weight[0]  # one of these two maps is above 0 nowhere
+    output = tiny(pixels)
+    signed = torch.stack(
+        [torch.stack(rows) for rows in maps_by_hand(output, output.posterior.mean, rectify=False)]
+    )  # (B, T, h, w)
+    none = (signed.amax((2, 3)) <= 0).double().mean().item()
+    assert 0 < none < 1
+    assert term()(pixels, output, 0).parts["attention_empty"].item() == pytest.approx(none)
+    assert term(rectify="abs")(pixels, output, 0).parts["attention_empty"].item() == 0
+
+
 # Its gradient
 
 
@@ -295,7 +320,9 @@ def loss_of(tiny: Tiny, pixels: Tensor, names: list[str], **options: Any) -> Cal
     return loss
 
 
-@pytest.mark.parametrize("options", [{}, {"pairs": "random", "pooled": True}, {"size": "input"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"pairs": "random", "pooled": True}, {"size": "input"}, {"rectify": "abs"}], ids=str
+)
 def test_gradient_is_that_of_finite_differences(tiny: Tiny, pixels: Tensor, options: dict[str, Any]) -> None:
     names, values = parameters_of(tiny)
     assert torch.autograd.gradcheck(loss_of(tiny, pixels, names, **options), values)
@@ -437,6 +464,7 @@ def test_it_runs_in_bfloat16(model: VAE, images: Tensor) -> None:
         ({"pairs": "randm"}, "Unknown attention pair rule 'randm': did you mean 'random'"),
         ({"size": "inputs"}, "Unknown attention map size 'inputs': did you mean 'input'"),
         ({"target": "total_kl"}, "Unknown target of objective.attention 'total_kl'"),
+        ({"rectify": "none"}, r"Unknown objective\.attention\.rectify 'none'"),
         ({"layer": 3}, r"objective\.attention\.layer must be the name of a layer or null, got 3"),
         ({"warmup": {"kind": "linear"}}, r"objective\.attention\.warmup\.steps must be at least 1"),
         ({"warmup": {"step": 2}}, r"objective\.attention\.warmup has no option 'step': did you mean 'steps'"),

@@ -21,7 +21,7 @@ from vaex.data.loading import spread_batches
 from vaex.errors import VaexError
 from vaex.metrics.faithfulness import FaithfulnessMetrics, Question, Settings
 from vaex.metrics.faithfulness.measures import Share, normal_share
-from vaex.metrics.maps import active_units
+from vaex.metrics.latents import active_units
 from vaex.networks import VAE
 from vaex.probing import (
     anomalous,

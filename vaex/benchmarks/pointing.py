@@ -20,7 +20,7 @@ from vaex.attention import IMAGE_METHODS, METHODS, TARGETS, latent_attention
 from vaex.attention.methods import method_named
 from vaex.data import DSprites, Sprites
 from vaex.errors import VaexError, unknown
-from vaex.metrics.maps import active_units
+from vaex.metrics.latents import active_units
 from vaex.metrics.pointing import FactorPointing, match_factors
 from vaex.networks import VAE
 

@@ -6,6 +6,8 @@
 | latents/<stage>/kl/<latent> | mean KL of a latent, nats |
 | latents/<stage>/variance/<latent> | variance of its posterior mean over images |
 | latents/<stage>/map_overlap | mean overlap (Eq. 5) of the maps of every two latents over ``overlap_images``, [0, 1] |
+| latents/<stage>/map_overlap_filled | the same of the pairs of which neither map is empty |
+| latents/<stage>/map_empty | share of the maps with nothing above 0, [0, 1] |
 
 <stage> is val or test.
 """
@@ -25,16 +27,17 @@ from vaex.callbacks.traversal import OPTIONS
 from vaex.errors import VaexError
 from vaex.explanation import evidence_of, explain
 from vaex.metrics.latents import LatentMetrics
-from vaex.metrics.overlap import mean_overlap
+from vaex.metrics.overlap import filled_maps, pairwise_overlap
 
 
 class Latents(pl.Callback):
     """Measure the latents over all validation and test images, and the overlap of their maps over some.
 
     Active units are those of Burda et al. (ICLR 2016, section 5.2): variance of the posterior mean above ``threshold``.
-    The overlap is the mean over images of `vaex.metrics.mean_overlap`, of all pairs of latents whether active or not,
-    for the first ``overlap_images`` images of each process (0: not measured); ``options`` (`OPTIONS`) are those of
-    their maps. ``model`` as in `vaex.callbacks.Attention`. Training is not touched.
+    The overlap is that of `vaex.metrics.mean_overlap`, of all pairs of latents whether active or not, in the first
+    ``overlap_images`` images of each process (0: not measured); ``options`` (`OPTIONS`) are those of their maps. A map
+    with nothing above 0 overlaps none, so the share of such maps stands beside it. ``model`` as in
+    `vaex.callbacks.Attention`. Training is not touched.
 
     Source: Liu et al., CVPR 2020, Eq. 5 for the overlap.
 
@@ -49,7 +52,7 @@ class Latents(pl.Callback):
             check_counts("latents", overlap_images=overlap_images)
         self.model, self.threshold, self.overlap_images, self.options = model, threshold, overlap_images, options
         self._metrics = LatentMetrics(threshold)
-        self._overlap = MeanMetric()
+        self._maps: dict[str, MeanMetric] = {}
         self._left = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,7 +61,8 @@ class Latents(pl.Callback):
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._metrics = LatentMetrics(self.threshold).to(pl_module.device)
-        self._overlap = MeanMetric(nan_strategy="disable").to(pl_module.device)
+        names = ("map_overlap", "map_overlap_filled", "map_empty")
+        self._maps = {name: MeanMetric(nan_strategy="disable").to(pl_module.device) for name in names}
         self._left = self.overlap_images
 
     def _take(self, pl_module: pl.LightningModule, batch: Any) -> None:
@@ -71,8 +75,16 @@ class Latents(pl.Callback):
         count = min(self._left, len(images))
         if count and mean.shape[1] > 1:
             maps = explain(model, images[:count], **{"layer": None, **self.options}).maps
-            self._overlap.update(mean_overlap(maps).to(self._overlap.device))
+            self._compare(pairwise_overlap(maps).to(pl_module.device))
             self._left -= count
+
+    def _compare(self, overlaps: Tensor) -> None:
+        """Take in the overlaps (B, T, T) of the maps of a batch."""
+        rows, columns = torch.triu_indices(*overlaps.shape[1:], offset=1, device=overlaps.device)
+        pairs, filled = overlaps[:, rows, columns], filled_maps(overlaps)
+        self._maps["map_overlap"].update(pairs)
+        self._maps["map_overlap_filled"].update(pairs, (filled[:, rows] & filled[:, columns]).float())
+        self._maps["map_empty"].update((~filled).float())
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         # The metrics have merged all processes, so every one logs the same
@@ -82,8 +94,9 @@ class Latents(pl.Callback):
             each: Tensor = found.get(name, torch.empty(0))
             values |= {f"{name}/{latent}": value for latent, value in enumerate(each)}
         if self.overlap_images:
-            overlap = self._overlap.compute()
-            values |= {"map_overlap": overlap} if self._overlap.update_called else {}
+            means = {name: metric.compute() for name, metric in self._maps.items()}
+            if self._maps["map_overlap"].update_called:  # without a pair of two filled maps their mean is NaN
+                values |= {name: mean for name, mean in means.items() if name == "map_overlap" or not mean.isnan()}
         section = {f"latents/{stage}/{name}": value.to(pl_module.device) for name, value in values.items()}
         pl_module.log_dict(section, sync_dist=True)
 

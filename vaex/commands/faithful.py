@@ -19,7 +19,7 @@ from vaex.errors import VaexError, unknown
 from vaex.explanation import explain, score_only
 from vaex.metrics.faithfulness import FaithfulnessMetrics, Settings
 from vaex.metrics.faithfulness.measures import named_measures, normal_share
-from vaex.metrics.maps import active_units
+from vaex.metrics.latents import active_units
 from vaex.metrics.pointing import match_factors
 from vaex.probing import (
     FILLS,

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from vaex.metrics.detection import DetectionMetrics
     from vaex.metrics.disentanglement.collection import DisentanglementMetrics
     from vaex.metrics.faithfulness.collection import FaithfulnessMetrics
+    from vaex.metrics.latents import active_latents, active_units
     from vaex.metrics.localization import LocalizationMetrics
-    from vaex.metrics.maps import MapMetrics, active_latents, active_units, energy_inside, map_entropy, pointing_game
+    from vaex.metrics.maps import MapMetrics, energy_inside, map_entropy, pointing_game
     from vaex.metrics.overlap import mean_overlap, overlap_ratio, pairwise_overlap
     from vaex.metrics.ranking import auroc, average_precision
 
@@ -31,7 +32,8 @@ __all__ = [
     "pointing_game",
 ]
 
-_MAPS = ["MapMetrics", "active_latents", "active_units", "energy_inside", "map_entropy", "pointing_game"]
+_LATENTS = ["active_latents", "active_units"]
+_MAPS = ["MapMetrics", "energy_inside", "map_entropy", "pointing_game"]
 _OVERLAP = ["mean_overlap", "overlap_ratio", "pairwise_overlap"]
 
 __getattr__, __dir__ = lazy_exports(
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazy_exports(
         "FaithfulnessMetrics": "vaex.metrics.faithfulness.collection",
         "LocalizationMetrics": "vaex.metrics.localization",
     }
+    | dict.fromkeys(_LATENTS, "vaex.metrics.latents")
     | dict.fromkeys(_MAPS, "vaex.metrics.maps")
     | dict.fromkeys(_OVERLAP, "vaex.metrics.overlap")
     | dict.fromkeys(["auroc", "average_precision"], "vaex.metrics.ranking"),

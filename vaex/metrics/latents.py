@@ -12,6 +12,34 @@ from torchmetrics.utilities.data import dim_zero_cat
 from vaex.errors import VaexError
 
 
+def active_latents(kl: Tensor, threshold: float = 0.01) -> Tensor:
+    """Return which latents carry information: (D,) bool, true with a mean KL over images above ``threshold`` nats.
+
+    ``kl`` (B, D) in nats, of a prior that factorises over latents.
+
+    Raises:
+        VaexError: ``kl`` is not (B, D) with at least one image.
+    """
+    if kl.ndim != 2 or kl.shape[0] == 0:
+        raise VaexError(f"KL must be (B, D) with at least one image, got {tuple(kl.shape)}: one number per latent.")
+    return kl.mean(0) > threshold
+
+
+def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
+    """Return which latents move with the image: (D,) bool, true where the variance of ``means`` (N, D) is above 0.01.
+
+    The variance is the population's, over the images given; take some thousands.
+
+    Raises:
+        VaexError: ``means`` is not (N, D) with at least one image.
+
+    Source: Burda, Grosse and Salakhutdinov, ICLR 2016, "Importance Weighted Autoencoders", section 5.2.
+    """
+    if means.ndim != 2 or means.shape[0] == 0:
+        raise VaexError(f"Means must be (N, D) with at least one image, got {tuple(means.shape)}: pass the codes.")
+    return means.var(0, correction=0) > threshold
+
+
 class LatentMetrics(Metric):
     """Mean KL and variance of the posterior means of each latent, and how many are active units.
 

@@ -14,8 +14,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from vaex.errors import VaexError
+from vaex.metrics.latents import active_latents
 from vaex.metrics.overlap import (
     check_maps,
+    filled_maps,
     groups,
     is_empty,
     mean_overlap,
@@ -27,8 +29,6 @@ from vaex.metrics.overlap import (
 
 __all__ = [
     "MapMetrics",
-    "active_latents",
-    "active_units",
     "energy_inside",
     "map_entropy",
     "mean_overlap",
@@ -93,34 +93,6 @@ def map_entropy(maps: Tensor) -> Tensor:
     return torch.where(is_empty(mass).flatten(1), 1.0, entropy.clamp(max=1.0))
 
 
-def active_latents(kl: Tensor, threshold: float = 0.01) -> Tensor:
-    """Return which latents carry information: (D,) bool, true with a mean KL over images above ``threshold`` nats.
-
-    ``kl`` (B, D) in nats, of a prior that factorises over latents.
-
-    Raises:
-        VaexError: ``kl`` is not (B, D) with at least one image.
-    """
-    if kl.ndim != 2 or kl.shape[0] == 0:
-        raise VaexError(f"KL must be (B, D) with at least one image, got {tuple(kl.shape)}: one number per latent.")
-    return kl.mean(0) > threshold
-
-
-def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
-    """Return which latents move with the image: (D,) bool, true where the variance of ``means`` (N, D) is above 0.01.
-
-    The variance is the population's, over the images given; take some thousands.
-
-    Raises:
-        VaexError: ``means`` is not (N, D) with at least one image.
-
-    Source: Burda, Grosse and Salakhutdinov, ICLR 2016, "Importance Weighted Autoencoders", section 5.2.
-    """
-    if means.ndim != 2 or means.shape[0] == 0:
-        raise VaexError(f"Means must be (N, D) with at least one image, got {tuple(means.shape)}: pass the codes.")
-    return means.var(0, correction=0) > threshold
-
-
 class MapMetrics(Metric):
     """Averages of the measures above over all images seen, by all processes; merging adds sums and loses nothing.
 
@@ -137,6 +109,7 @@ class MapMetrics(Metric):
     full_state_update = False
 
     pairs: list[Tensor]
+    filled: list[Tensor]
     kl: list[Tensor]
     targets: Tensor
     latents: Tensor
@@ -155,6 +128,7 @@ class MapMetrics(Metric):
             self.add_state(name, default=torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
         # T and D are known from the first batch on, so these sums are lists of one vector; joined, they are added up.
         self.add_state("pairs", default=[], dist_reduce_fx="cat")  # (T * T,) sum of overlaps
+        self.add_state("filled", default=[], dist_reduce_fx="cat")  # (T * T,) images in which neither map is empty
         self.add_state("kl", default=[], dist_reduce_fx="cat")  # (1 + D,) images counted, then the sum of each KL
         for name in ("targets", "latents"):
             self.add_state(name, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
@@ -184,8 +158,10 @@ class MapMetrics(Metric):
         inside = None if mask is None else _inside(maps, mask)
         self.targets = self._same(self.targets, maps.shape[1], "maps per image")
         self.images += len(maps)
-        overlaps = pairwise_overlap(maps).sum(0).flatten()  # (T * T,)
-        self.pairs = [torch.stack([*self.pairs, overlaps.to(self.device, torch.float32)]).sum(0)]
+        overlaps = pairwise_overlap(maps)  # (B, T, T)
+        filled = filled_maps(overlaps).float()
+        self.pairs = self._added(self.pairs, overlaps.sum(0))
+        self.filled = self._added(self.filled, filled.T @ filled)
         for part in groups(maps):
             self.entropy += map_entropy(maps[part]).mean(1).sum().to(self.device)
         if kl is not None:
@@ -202,7 +178,8 @@ class MapMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the scalars that the data allowed, the others absent.
 
-        ``entropy`` always; ``overlap`` from two maps per image on; ``active_latents``, their number, with a KL;
+        ``entropy`` and ``empty``, the share of maps with nothing above 0, always; ``overlap`` from two maps per image
+        on, ``overlap_filled`` of the pairs of which neither map is empty; ``active_latents``, their number, with a KL;
         ``pointing_game`` and ``energy_inside`` once an image had a mask that is not empty. All but the number lie in
         [0, 1].
         """
@@ -216,10 +193,14 @@ class MapMetrics(Metric):
             active = active_latents(total[None, 1:] / total[0], self.threshold)  # (D,)
             result["active_latents"] = active.sum().float()
             chosen = active if latents == targets and int(active.sum()) > 1 else chosen
+        filled = self._square(self.filled, chosen)
+        result["empty"] = 1 - filled.diagonal().mean() / self.images
         if targets > 1:
-            overlaps = dim_zero_cat(self.pairs).reshape(-1, targets, targets).sum(0)[chosen][:, chosen] / self.images
+            overlaps = self._square(self.pairs, chosen)
             rows, columns = torch.triu_indices(len(overlaps), len(overlaps), offset=1, device=self.device)
-            result["overlap"] = overlaps[rows, columns].mean()
+            result["overlap"] = overlaps[rows, columns].mean() / self.images
+            if (both := filled[rows, columns].sum()) > 0:  # those with an empty map have added 0
+                result["overlap_filled"] = overlaps[rows, columns].sum() / both
         if self.masked > 0:
             result["pointing_game"] = self.pointing / self.masked
             result["energy_inside"] = self.energy / self.masked
@@ -228,10 +209,19 @@ class MapMetrics(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather all processes; one that saw no image sends an empty tensor of the type that the others send."""
         if len(self.pairs) == 0:
-            self.pairs = [torch.empty(0, device=self.device)]
+            self.pairs, self.filled = [torch.empty(0, device=self.device)], [torch.empty(0, device=self.device)]
         if len(self.kl) == 0:
             self.kl = [torch.empty(0, device=self.device)]
         super().sync(*args, **kwargs)
+
+    def _added(self, known: list[Tensor], more: Tensor) -> list[Tensor]:
+        """Return the sums so far (T * T,) with ``more`` (T, T)."""
+        return [torch.stack([*known, more.flatten().to(self.device, torch.float32)]).sum(0)]
+
+    def _square(self, sums: list[Tensor], chosen: Tensor) -> Tensor:
+        """Return the sums of all processes (T, T), of the latents ``chosen`` (T,) alone."""
+        square = dim_zero_cat(sums).reshape(-1, len(chosen), len(chosen)).sum(0)
+        return square[chosen][:, chosen]
 
     def _same(self, known: Tensor, count: int, what: str) -> Tensor:
         """Return ``count``, which must not change from batch to batch."""

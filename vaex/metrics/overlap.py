@@ -71,6 +71,15 @@ def mean_overlap(maps: Tensor) -> Tensor:
     return overlaps[:, rows, columns].mean(1)
 
 
+def filled_maps(overlaps: Tensor) -> Tensor:
+    """Return which maps have anything above 0, (B, T) bool, from their `pairwise_overlap` (B, T, T).
+
+    Two maps of which one is empty overlap by 0, which says nothing of where latents look: a mean overlap is to be read
+    beside the share of empty maps, or over pairs of which both are filled.
+    """
+    return overlaps.diagonal(dim1=1, dim2=2) > 0
+
+
 def groups(maps: Tensor) -> list[slice]:
     """Return slices over the batch that hold at most `CHUNK_ELEMENTS` map values each, or one image."""
     size = max(1, CHUNK_ELEMENTS // max(1, maps[:1].numel()))

@@ -16,7 +16,7 @@ from vaex.attention.maps import resize_maps
 from vaex.attention.values import target_values
 from vaex.checked import call_checked
 from vaex.errors import VaexError, unknown
-from vaex.metrics.overlap import positive_part, safe_ratio
+from vaex.metrics.overlap import is_empty, positive_part, safe_ratio
 from vaex.objectives.gathering import joint_mean, joint_sum
 from vaex.objectives.terms import AFTER_TRAINING, Objective, Terms
 from vaex.objectives.warmup import Warmup
@@ -26,6 +26,9 @@ PAIRS = ("all", "random", "neighbours", "most_active")
 """Which latents are compared: every pair, one pair drawn per step, (0, 1) (1, 2) ..., or the two of largest KL."""
 
 SIZES = ("layer", "input")
+
+RECTIFIED = ("relu", "abs")
+"""What of a signed map counts: the positive part, as in the paper, or its size, which no training can empty."""
 
 PER_LATENT = ("mean", "sample", "logvar", "kl")
 """Targets with one map per latent that need nothing but the posterior; a total has nothing to compare."""
@@ -37,7 +40,7 @@ class AttentionTerm:
 
     ``pairs`` is one of `PAIRS`; ``pooled`` adds up a pair's maps over the batch before the ratio is taken, so that
     images with strong maps count more. ``layer`` is where maps are read (None: `default_layer`), ``size`` one of
-    `SIZES`, ``target`` one of `PER_LATENT`, ``warmup`` the options of `Warmup`.
+    `SIZES`, ``target`` one of `PER_LATENT`, ``rectify`` one of `RECTIFIED`, ``warmup`` the options of `Warmup`.
 
     Raises:
         VaexError: for an unknown name or a value out of range.
@@ -49,6 +52,7 @@ class AttentionTerm:
     layer: str | None = None
     size: str = "layer"
     target: str = "mean"
+    rectify: str = "relu"
     warmup: Mapping[str, Any] | None = None
     factor: Warmup = field(init=False)
 
@@ -69,6 +73,8 @@ class AttentionTerm:
             raise VaexError(f"objective.attention.layer must be the name of a layer or null, got {self.layer!r}.")
         if self.target not in PER_LATENT:
             raise unknown("target of objective.attention", self.target, PER_LATENT)
+        if self.rectify not in RECTIFIED:
+            raise unknown("objective.attention.rectify", str(self.rectify), RECTIFIED)
         try:
             factor = call_checked("objective.attention.warmup", Warmup, self.warmup or {})
         except VaexError as error:
@@ -156,7 +162,12 @@ def most_active_pair(posterior: Posterior, step: int = AFTER_TRAINING) -> list[i
 class AttentionDisentanglement:
     """``inner`` plus weight times the overlap of the attention maps of pairs of latents.
 
-    Its parts are those of ``inner``, ``attention_overlap`` (unweighted, in [0, 1]) and ``attention_weight``. The VAE's
+    A pair of which one map is empty has an overlap of 0, so with ``rectify`` "relu" the loss falls the fastest where
+    maps lose all that is positive, and most of them do. "abs" takes the size of the signed map instead: it is empty
+    only where the gradient is 0, and the ratio has no scale, so that maps must part.
+
+    Its parts are those of ``inner``, ``attention_overlap`` (unweighted, in [0, 1]), ``attention_empty``, the share of
+    maps with nothing to overlap, and ``attention_weight``. The VAE's
     output must carry its graph (gradients on, outside inference mode), and an encoder in training mode no batch-norm.
     Random pairs depend on the step and on ``seed``, that of the run, so all processes of a run draw the same, a resumed
     run repeats them and other runs have others; after training (`AFTER_TRAINING`) all pairs stand for their average.
@@ -164,7 +175,7 @@ class AttentionDisentanglement:
 
     Source: Liu et al., "Towards Visually Explaining Variational Autoencoders", CVPR 2020, Eq. 5-6.
     Differs: the paper leaves the choice of the pair open; its reproductions hold the channel weights constant, which
-    drops the second-order gradient that is kept here.
+    drops the second-order gradient that is kept here. ``rectify`` "abs" is ours.
     """
 
     def __init__(self, inner: Objective, term: AttentionTerm, layer: str, seed: int = 0) -> None:
@@ -180,8 +191,8 @@ class AttentionDisentanglement:
             return random_pair(output.posterior.mean.shape[1], step, self.seed)
         return most_active_pair(output.posterior, step) if self.term.pairs == "most_active" else None
 
-    def overlap(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
-        """Return the overlap of the pairs of optimiser step ``step``, () in [0, 1], with its graph.
+    def maps(self, images: Tensor, output: VAEOutput, step: int) -> Tensor:
+        """Return the maps that optimiser step ``step`` compares, (B, T, h, w) >= 0, with their graph.
 
         Raises:
             VaexError: when the output carries no graph.
@@ -194,18 +205,23 @@ class AttentionDisentanglement:
             )
         latents = self._latents(output, step)
         targets = target_values(output.posterior, self.term.target, latents)  # (B, T), only what is compared
-        maps = attention_maps(activation, targets, create_graph=True)
-        maps = resize_maps(maps, self.term.size, (images.shape[-2], images.shape[-1]))
-        every = latents is None and self.term.pairs != "neighbours"
+        maps = attention_maps(activation, targets, rectify=self.term.rectify, create_graph=True)
+        return resize_maps(maps, self.term.size, (images.shape[-2], images.shape[-1]))
+
+    def overlap(self, maps: Tensor, step: int) -> Tensor:
+        """Return the overlap of the pairs of `maps`, () in [0, 1], with its graph."""
+        every = self.term.pairs == "all" or (self.term.pairs == "random" and step == AFTER_TRAINING)
         return mean_pair_overlap(maps, range(1, maps.shape[1]) if every else (1,), self.term.pooled, step)
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``."""
         terms = self.inner(images, output, step, batch)
-        overlap = self.overlap(images, output, step)
+        maps = self.maps(images, output, step)
+        overlap = self.overlap(maps, step)
         weight = self.term.weight * self.term.factor(step)
         parts = {
             "attention_overlap": overlap,
+            "attention_empty": is_empty(positive_part(maps.detach()).sum((2, 3))).float().mean(),
             "attention_weight": torch.as_tensor(weight, dtype=overlap.dtype, device=overlap.device),
         }
         return Terms(terms.total + weight * overlap, {**terms.parts, **parts})

@@ -10,9 +10,9 @@ WEIGHT = "weight"
 UNITS = {
     **dict.fromkeys(("loss", "reconstruction", "kl", "total_correlation", "discriminator_loss", "iwae_bound"), NATS),
     **dict.fromkeys(("pixel_auroc", "pixel_ap", "image_auroc", "image_ap", "best_iou", "f1_max"), SHARE),
-    **dict.fromkeys(("aupro", "aupimo", "energy_inside", "pointing_game", "entropy", "overlap"), SHARE),
+    **dict.fromkeys(("aupro", "aupimo", "energy_inside", "pointing_game", "entropy", "overlap", "empty"), SHARE),
     **dict.fromkeys(("factor_vae", "beta_vae", "mig", "dci", "dci_forest", "sap", "modularity", "irs"), SHARE),
-    **dict.fromkeys(("discriminator_accuracy", "attention_overlap"), SHARE),
+    **dict.fromkeys(("discriminator_accuracy", "attention_overlap", "attention_empty"), SHARE),
     **dict.fromkeys(("beta", "gamma", "attention_weight"), WEIGHT),
     **dict.fromkeys(("faithfulness_deletion", "faithfulness_insertion"), "share of the change"),
     **{f"faithfulness_{name}": CORRELATION for name in ("sensitivity_n", "agreement", "randomisation")},
@@ -32,6 +32,7 @@ ENDS = {"_latents": "latents", "_share": SHARE, "_seconds": "s"}
 
 LOW = (
     *("loss", "reconstruction", "discriminator_loss", "overlap", "attention_overlap", "step_seconds"),
+    *("empty", "attention_empty"),
     *(f"faithfulness_{name}" for name in ("deletion", "deletion_to_normal", "infidelity", "randomisation")),
     "faithfulness_instability",
 )
