@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -59,6 +60,19 @@ def test_measures_are_those_of_all_codes(tmp_path: Path, stage: str) -> None:
     both = torch.stack([filled[:, i] & filled[:, j] for i in range(3) for j in range(i)])
     shared = torch.stack(pairs)[both].mean().item()
     assert found[f"latents/{short}/map_overlap_filled"] == pytest.approx(shared, rel=1e-4)
+
+
+def test_pairs_with_an_empty_map_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.zeros(8, 3, 4, 4)
+    maps[:, 0, 0], maps[:4, 1, 0, :2] = 1.0, 3.0  # in half of the images a second map, none has the third
+    monkeypatch.setattr(
+        "vaex.callbacks.latents.explain", lambda model, images, **_: SimpleNamespace(maps=maps[: len(images)])
+    )
+    found = logged(tmp_path, Latents("vae", overlap_images=8), wide_module())
+    shared = 2 * 2 / (4 + 6)
+    assert found["latents/val/map_overlap_filled"] == pytest.approx(shared)
+    assert found["latents/val/map_overlap"] == pytest.approx(shared / 3 / 2)
+    assert found["latents/val/map_empty"] == pytest.approx(1 / 2)
 
 
 def test_the_overlap_may_be_left_out_and_training_goes_on_as_without(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Latents(pl.Callback):
         rows, columns = torch.triu_indices(*overlaps.shape[1:], offset=1, device=overlaps.device)
         pairs, filled = overlaps[:, rows, columns], filled_maps(overlaps)
         self._maps["map_overlap"].update(pairs)
-        self._maps["map_overlap_filled"].update(pairs, (filled[:, rows] & filled[:, columns]).float())
+        self._maps["map_overlap_filled"].update(pairs[filled[:, rows] & filled[:, columns]])
         self._maps["map_empty"].update((~filled).float())
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
