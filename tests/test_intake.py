@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vaex.build import load, read_checkpoint
 from vaex.errors import VaexError
-from vaex.intake import check_pickle, check_plain, harmless_cell, one_line, printable
+from vaex.intake import check_pickle, check_plain, harmless_cell, one_line, printable, text_of_cell
 from vaex.runs import read_config
 
 NETWORK = {"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8}
@@ -164,6 +164,7 @@ def test_other_archives_of_torch_are_refused(tmp_path: Path) -> None:
 )
 def test_formulas_become_text(text: str) -> None:
     assert harmless_cell(text) == f"'{text}"
+    assert text_of_cell(harmless_cell(text)) == text
 
 
 @pytest.mark.parametrize("value", ["a=b", "", " x", "1.5", -1.5, 3, None, float("-inf")])

@@ -26,6 +26,7 @@ from vaex.runs import (
     best_checkpoint,
     csv_writer,
     find_checkpoint,
+    json_items,
     json_writer,
     npz_writer,
     read_config,
@@ -303,7 +304,26 @@ def test_items_of_a_list_in_json(tmp_path: Path, items: list[Any]) -> None:
         for item in items:
             append(item)
     assert json.loads((tmp_path / "a.json").read_text()) == {**head, "images": items}
+    assert list(json_items(tmp_path / "a.json", "images")) == items
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("text", ["", '{"images": []}', '{\n"images": [\n{"a": 1},\n{"a": 2}', '{\n"images": [\n{"a"'])
+def test_items_of_a_list_that_is_cut_short(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError):  # noqa: PT011 - also one of json
+        list(json_items(tmp_path / "a.json", "images"))
+
+
+def test_rows_of_a_csv_are_copied_as_they_stand(tmp_path: Path) -> None:
+    rows = [{"image": "=x.png", "score": -1.5}, {"image": "'=x.png", "score": 2}, {"image": "a\nb,c.png", "score": 0.1}]
+    with csv_writer(tmp_path / "a.csv") as append:
+        for row in rows:
+            append(row)
+    with (tmp_path / "a.csv").open(newline="") as file, csv_writer(tmp_path / "b.csv") as append:
+        for read in csv.DictReader(file):
+            append(read, as_read=True)
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
 
 
 @pytest.mark.parametrize("writer", [csv_writer, npz_writer, lambda path: json_writer(path, {}, "images")])

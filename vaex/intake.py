@@ -93,6 +93,11 @@ def harmless_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] and value[0] in _FORMULA else value
 
 
+def text_of_cell(cell: str) -> str:
+    """Return the text of which `harmless_cell` made ``cell``."""
+    return cell[1:] if cell[:1] == "'" and harmless_cell(cell[1:]) == cell else cell
+
+
 def printable(text: str) -> str:
     """Return ``text`` for a terminal: what would move the cursor, colour, reorder or hide it is shown as an escape.
 

@@ -106,11 +106,11 @@ def npz_writer(path: Path) -> Iterator[Callable[[str, Any], None]]:
 
 
 @contextmanager
-def csv_writer(path: Path, columns: Sequence[str] | None = None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def csv_writer(path: Path, columns: Sequence[str] | None = None) -> Iterator[Callable[..., None]]:
     """Yield a function that appends a row, a mapping, to the csv at ``path``; no row stays in memory.
 
     ``columns`` are by default those of the first row. The file appears when the body ends without an error. Text that a
-    spreadsheet would run as a formula gets an apostrophe in front.
+    spreadsheet would run as a formula gets an apostrophe in front, unless the row comes ``as_read`` from such a file.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writers: list[csv.DictWriter[str]] = []
@@ -119,10 +119,10 @@ def csv_writer(path: Path, columns: Sequence[str] | None = None) -> Iterator[Cal
             writers.append(csv.DictWriter(file, names))
             writers[0].writerow({name: harmless_cell(name) for name in names})
 
-        def append(row: Mapping[str, Any]) -> None:
+        def append(row: Mapping[str, Any], as_read: bool = False) -> None:
             if not writers:
                 begin(list(row))
-            writers[0].writerow({name: harmless_cell(value) for name, value in row.items()})
+            writers[0].writerow(row if as_read else {name: harmless_cell(value) for name, value in row.items()})
 
         if columns is not None:
             begin(columns)
@@ -147,6 +147,22 @@ def json_writer(path: Path, head: Mapping[str, Any], key: str) -> Iterator[Calla
 
         yield append
         file.write("\n]}\n")
+
+
+def json_items(path: Path, key: str) -> Iterator[Any]:
+    """Yield the items of the list ``key`` that `json_writer` wrote to ``path``; one is in memory at a time.
+
+    Raises:
+        ValueError: when the file is of another kind or cut short.
+    """
+    with path.open(encoding="utf-8") as file:
+        if not any(line == f"{strict_json(key)}: [\n" for line in file):
+            raise ValueError(f"no list of {key}")
+        for line in file:
+            if line == "]}\n":
+                return
+            yield json.loads(line.rstrip("\n").removesuffix(","))
+    raise ValueError("cut short")
 
 
 def shipped_names() -> list[str]:

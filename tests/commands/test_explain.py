@@ -19,7 +19,7 @@ import vaex
 from vaex.attention import latent_attention
 from vaex.build import read_checkpoint
 from vaex.cli import main
-from vaex.commands.explain import Job
+from vaex.commands.explain_pass import Pass
 from vaex.data.render import example_sprites
 
 
@@ -43,7 +43,8 @@ def test_folder(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr()
     assert "3 images explained, 1 skipped." in text.out
     assert "broken.png cannot be read as an image" in text.err.replace("\n", "")
-    files = {"overview.png", "pictures", "overlays", "maps.npz", "explain.csv", "skipped.csv"}
+    assert "explain.csv, skipped.csv lie beside it." in text.out
+    files = {"overview.png", "pictures", "overlays", "maps.npz", "explain.csv", "explain.json", "skipped.csv"}
     assert {path.name for path in out.iterdir()} == files
     with (out / "skipped.csv").open(newline="") as file:
         ((skipped, reason),) = [(row["image"], row["reason"]) for row in csv.DictReader(file)]
@@ -291,18 +292,18 @@ def test_a_pass_that_is_stopped_keeps_what_it_has_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    original = Job._batch
+    original = Pass._batch
 
-    def stopped(self: Job, *arguments: Any) -> None:
+    def stopped(self: Pass, *arguments: Any) -> None:
         os.kill(os.getpid(), number)
         original(self, *arguments)
 
-    monkeypatch.setattr(Job, "_batch", stopped)
+    monkeypatch.setattr(Pass, "_batch", stopped)
     out = tmp_path / "out"
     assert main(["explain", f"images={pictures}", f"out={out}", "batch_size=2"]) == status
     told = capsys.readouterr()
     assert "2 images explained, 0 skipped." in told.out
-    assert "Stopped: 2 of 4 images were not looked at." in told.out
+    assert f"Stopped: 2 of 4 images were not looked at; to go on, repeat the command with out={out} resume" in told.out
     assert "Traceback" not in told.err
     with (out / "explain.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["a.png", "b.jpg"]

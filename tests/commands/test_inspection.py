@@ -91,7 +91,7 @@ def test_decision_and_regions(
     assert "broken.png cannot be read" in told.err
     assert {path.name for path in out.iterdir()} == {
         *("overview.png", "pictures", "overlays", "maps.npz", "explain.csv"),
-        *("regions.json", "regions.csv", "score_maps.npz", "decisions", "skipped.csv"),
+        *("regions.json", "regions.csv", "score_maps.npz", "decisions", "skipped.csv", "explain.json"),
     }
     kept = vaex.load(calibrated).calibration["normal_scores"]["reconstruction"]
     head = document(out)
@@ -154,7 +154,7 @@ def test_without_pictures_no_map_is_computed(
     assert main([*arguments, f"out={tmp_path / 'none'}", "pictures=false"]) == 0
     assert computed == []
     assert {path.name for path in (tmp_path / "none").iterdir()} == {
-        *("explain.csv", "regions.json", "regions.csv", "skipped.csv")
+        *("explain.csv", "explain.json", "regions.json", "regions.csv", "skipped.csv")
     }
     assert main([*arguments, f"out={tmp_path / 'some'}", "pictures=anomalous"]) == 0
     assert computed == [1]
@@ -186,7 +186,7 @@ def test_without_calibration_there_is_no_decision(tmp_path: Path, capsys: pytest
     told = capsys.readouterr().out
     (line,) = [line for line in told.splitlines() if line.startswith("No decision between ok and anomalous")]
     assert "run `vaex calibrate ckpt=..." in line
-    assert {path.name for path in tmp_path.iterdir()} == {"explain.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"explain.csv", "explain.json"}
     assert list(table(tmp_path / "explain.csv")[0]) == ["image", "score"]
 
 

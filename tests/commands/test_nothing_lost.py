@@ -21,7 +21,7 @@ from tests.callbacks.conftest import differences
 from tests.commands.killing import KILLS, SMALL
 from vaex.callbacks import LastCheckpoint
 from vaex.cli import main
-from vaex.commands import assembly, interruption
+from vaex.commands import alone, assembly
 
 SHORT = [*(option for option in SMALL if "max_epochs" not in option), "trainer.max_epochs=2", "callbacks=[checkpoint]"]
 LAST = Path("checkpoints") / "last.ckpt"
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_up_costs_a_few_steps(scenes: tuple[Path, dict[str, An
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of 6 steps without interruption."""
+    """Two epochs of 6 steps without alone."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert main(["train", *SHORT, f"hydra.run.dir={folder}"]) == 0
     return folder
@@ -176,7 +176,7 @@ def test_two_processes_do_not_train_in_one_folder(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    monkeypatch.setattr(interruption, "WAIT", 0.0)
+    monkeypatch.setattr(alone, "WAIT", 0.0)
     other = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -193,6 +193,9 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) ->
     own = [tmp_path / "x.tmp", tmp_path / ".hidden.tmp", tmp_path / "checkpoints" / "last.ckpt"]
     for path in left + own:
         path.write_bytes(b"x")
-    with interruption.alone_in(tmp_path):
-        assert [path.exists() for path in left] == [False, False]
+    (tmp_path / "pictures").mkdir()
+    left.append(tmp_path / "pictures" / f".a.{'0a' * 16}.tmp")
+    left[-1].write_bytes(b"x")
+    with alone.alone_in(tmp_path, below=("checkpoints", "pictures")):
+        assert [path.exists() for path in left] == [False, False, False]
         assert all(path.exists() for path in own)

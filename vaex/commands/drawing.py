@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -21,14 +21,29 @@ if TYPE_CHECKING:
 OVERVIEW = 8  # images in overview.png
 
 
+class Shown(NamedTuple):
+    """Which maps all pictures of a pass show."""
+
+    columns: list[int]  # positions among the maps of an image
+    names: list[str]  # ends of the names of their overlays
+
+
 class LatentPictures:
-    """Pictures, overlays and raw maps of the latents; the first batch decides which latents all pictures show."""
+    """Pictures, overlays and raw maps of the latents; the first batch decides what all pictures show.
+
+    ``shown`` is that decision where an earlier pass has made it.
+    """
 
     def __init__(
-        self, config: DictConfig, options: dict[str, Any], out: Path, store: Callable[[str, Any], None]
+        self,
+        config: DictConfig,
+        options: dict[str, Any],
+        out: Path,
+        store: Callable[[str, Any], None],
+        shown: Shown | None = None,
     ) -> None:
         self.config, self.options, self.out, self.store = config, options, out, store
-        self.columns: list[int] | None = None
+        self.shown = shown
 
     def latents(self, explanation: Explanation) -> list[int] | None:
         """Return the latent of each map, None where a map is of no single one."""
@@ -47,16 +62,22 @@ class LatentPictures:
         from vaex.viz import save_png
 
         latents, totals = self.latents(explanation), self.totals(explanation)
-        if self.columns is None:
-            self.columns = columns_chosen(explanation, latents, self.config.latents, self.config.max_latents)
+        if self.shown is None:
+            columns = columns_chosen(explanation, latents, self.config.latents, self.config.max_latents)
+            self.shown = Shown(columns, [overlay_name(column, latents, totals) for column in columns])
             first = part_of(explanation, slice(OVERVIEW))
             rows = list(names[:OVERVIEW])
-            overview = figure_of(images[:OVERVIEW], first, self.columns, latents, totals, rows)
+            overview = figure_of(images[:OVERVIEW], first, columns, latents, totals, rows)
             save_png(overview, self.out / "overview.png")
         for position, (name, stem) in enumerate(zip(names, stems, strict=True)):
             one = explanation.image(position)
             self.store(name, one.maps[0].numpy())
-            draw(self.out, stem, images[position : position + 1], one, self.columns, latents, totals)
+            draw(self.out, stem, images[position : position + 1], one, self.shown, latents, totals)
+
+
+def overlay_name(column: int, latents: list[int] | None, totals: list[str]) -> str:
+    """Return the end of the name of the overlays of a map."""
+    return totals[column].replace(" ", "_") if latents is None else f"z{latents[column]:02d}"
 
 
 def columns_chosen(explanation: Explanation, latents: list[int] | None, wanted: Any, most: int) -> list[int]:
@@ -120,22 +141,21 @@ def draw(
     stem: str,
     image: Tensor,
     one: Explanation,
-    columns: list[int],
+    shown: Shown,
     latents: list[int] | None,
     totals: list[str],
 ) -> None:
     """Write one picture of the image with its maps, and one overlay per map."""
     from vaex.viz import overlay, save_png
 
-    save_png(figure_of(image, one, columns, latents, totals), out / "pictures" / f"{stem}.png")
-    maps = one.maps[0, columns].numpy()
+    save_png(figure_of(image, one, shown.columns, latents, totals), out / "pictures" / f"{stem}.png")
+    maps = one.maps[0, shown.columns].numpy()
     pixels = image[0].permute(1, 2, 0).numpy()
     vmax = float(abs(maps).max()) or None  # one scale for all overlays of the image
     signed = bool((maps < 0).any())
-    for column, values in zip(columns, maps, strict=True):
-        suffix = totals[column].replace(" ", "_") if latents is None else f"z{latents[column]:02d}"
+    for name, values in zip(shown.names, maps, strict=True):
         picture = overlay(pixels, values, vmax=vmax, signed=signed)
-        save_png(picture, out / "overlays" / f"{stem}_{suffix}.png")
+        save_png(picture, out / "overlays" / f"{stem}_{name}.png")
 
 
 def latent_columns(one: Explanation, latents: list[int] | None, totals: list[str]) -> dict[str, Any]:

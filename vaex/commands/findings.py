@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaex.commands.inspection import Inspection, Verdict
 from vaex.commands.scoring import Item
@@ -21,13 +21,19 @@ PICTURES = ("decisions", "overlays", "pictures")
 
 COLUMNS = ("image", "x0", "y0", "x1", "y1", "area", "score")
 
-Write = Callable[[Item, str, "Map", Verdict, bool], None]
-"""Takes an image, the stem of its files, score map (H, W), what was found, and whether to draw it."""
+
+class Findings(NamedTuple):
+    """Functions that write what was found in an image."""
+
+    write: Callable[[Item, str, Map, Verdict, bool], None]
+    """Takes an image, the stem of its files, score map (H, W), what was found, and whether to draw it."""
+    keep: Callable[[dict[str, Any], Map | None], None]
+    """Takes what regions.json says of an image, and its score map (H, W) where that is stored; nothing is drawn."""
 
 
 @contextmanager
-def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[Write]:
-    """Yield a function that writes what was found in an image; pictures and maps only where ``draws``."""
+def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[Findings]:
+    """Yield the functions that write what was found; pictures and maps only where ``draws``."""
     from vaex.viz import save_png
     from vaex.viz.decisions import decision_picture
 
@@ -37,16 +43,20 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
         table = files.enter_context(csv_writer(out / "regions.csv", COLUMNS))
         store = files.enter_context(npz_writer(out / "score_maps.npz")) if draws else None
 
+        def keep(told: dict[str, Any], score_map: Map | None) -> None:
+            document(told)
+            for region in told["regions"]:
+                table({"image": told["image"], **region})
+            if score_map is not None and store is not None:
+                store(told["image"], score_map)
+
         def write(item: Item, stem: str, score_map: Map, verdict: Verdict, show: bool) -> None:
             regions = [{**region._asdict(), "score": _number(region.score)} for region in verdict.regions or ()]
             width, height = item.size
             told: dict[str, Any] = {"image": item.name, "width": width, "height": height}
             told |= {"score": _number(verdict.score), "decision": decision(verdict), "regions": regions}
-            document(told)
-            for region in regions:
-                table({"image": item.name, **region})
+            keep(told, score_map if show else None)
             if show and store is not None:
-                store(item.name, score_map)
                 boxes = [region[:4] for region in verdict.regions or ()]
                 picture = decision_picture(
                     item.pixels.permute(1, 2, 0).numpy(),
@@ -59,7 +69,7 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
                 )
                 save_png(picture, out / "decisions" / f"{stem}.png")
 
-        yield write
+        yield Findings(write, keep)
 
 
 def decision(verdict: Verdict) -> str | None:
@@ -81,8 +91,8 @@ def _number(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # NaN too
 
 
-def earlier_results(out: Path, sources: Sources) -> list[str]:
-    """Return in a sentence that ``out`` holds results of an earlier pass, where it does.
+def earlier_results(out: Path, sources: Sources, resumed: bool = False) -> list[str]:
+    """Return in a sentence that ``out`` holds results of an earlier pass, where it does and that is not ``resumed``.
 
     Raises:
         VaexError: when images lie where pictures of results are written.
@@ -94,18 +104,19 @@ def earlier_results(out: Path, sources: Sources) -> list[str]:
             raise VaexError(
                 f"Images lie in {folder}, where pictures of results are written; choose another folder: out=."
             )
-    if not (out / "explain.csv").exists():
+    if resumed or not (out / "explain.csv").exists():
         return []
     return [
         f"{out} holds results of an earlier pass: tables are replaced, and of images that are not drawn now the "
-        "pictures stay; choose another out= to keep passes apart."
+        "pictures stay; choose another out= to keep passes apart, or go on with that pass by resume=true."
     ]
 
 
-def where_to_look(out: Path, latents: bool, decides: bool, draws: bool) -> str:
+def where_to_look(out: Path, latents: bool, decides: bool, draws: bool, skipped: bool = False) -> str:
     """Return the files that were written, in a sentence."""
     files = ["explain.csv", *(["regions.json", "regions.csv"] if decides else [])]
     files += ["decisions/", "score_maps.npz"] if decides and draws else []
+    files += ["skipped.csv"] if skipped else []
     if latents:
         return f"Look at {out / 'overview.png'}; {', '.join(['pictures/, overlays/, maps.npz', *files])} lie beside it."
     return f"Look at {out}: {', '.join(files)}."

@@ -71,7 +71,8 @@ class SweepWatch(Callback):
 def how_to_go_on(command: str) -> None:
     """Say on stderr how a sweep that was stopped goes on."""
     if SweepWatch.folder is not None:
-        again = f"repeat the command with hydra.sweep.dir={SweepWatch.folder} skip_finished=true"
+        goes_on = f"hydra.sweep.dir={SweepWatch.folder} skip_finished=true"
+        again = f"repeat the command with {f'out={SweepWatch.folder} resume=true' if command == 'explain' else goes_on}"
         print(f"vaex {command}: the sweep is stopped; to go on, {again}.", file=sys.stderr)
 
 

@@ -65,7 +65,8 @@ def fit_and_test(config: DictConfig) -> Optimized:
     answer_requeue_signal()
     # From here on torch is imported
     from vaex.commands import assembly
-    from vaex.commands.interruption import alone_in, ending_signals
+    from vaex.commands.alone import alone_in
+    from vaex.commands.interruption import ending_signals
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.scores import needs_calibration
 
