@@ -292,7 +292,7 @@ def test_the_size_of_a_map_counts_where_it_is_asked_for(tiny: Tiny, pixels: Tens
 
 def test_empty_maps_are_counted_and_no_refuge_for_sizes(tiny: Tiny, pixels: Tensor) -> None:
     with torch.no_grad():
-        tiny.conv.bias.fill_(3)  # activations above 0, so that the sign of a map is that of its channel weights
+        torch.nn.init.constant_(tiny.conv.bias, 3)  # type: ignore[arg-type]  # activations above 0, so that the sign of a map is that of its channel weights
         tiny.mean.weight[1] = -tiny.mean.weight[0]  # one of these two maps is above 0 nowhere
     output = tiny(pixels)
     signed = torch.stack(

@@ -80,7 +80,7 @@ class Latents(pl.Callback):
 
     def _compare(self, overlaps: Tensor) -> None:
         """Take in the overlaps (B, T, T) of the maps of a batch."""
-        rows, columns = torch.triu_indices(*overlaps.shape[1:], offset=1, device=overlaps.device)
+        rows, columns = torch.triu_indices(overlaps.shape[1], overlaps.shape[2], offset=1, device=overlaps.device)
         pairs, filled = overlaps[:, rows, columns], filled_maps(overlaps)
         self._maps["map_overlap"].update(pairs)
         self._maps["map_overlap_filled"].update(pairs[filled[:, rows] & filled[:, columns]])
