@@ -6,14 +6,7 @@ import pytest
 
 from tests.reporting.conftest import made
 from vaex.errors import VaexError
-from vaex.reporting.groups import (
-    MEASURES,
-    chosen_metrics,
-    differing_keys,
-    grouped,
-    scored_measure,
-    scores_measured,
-)
+from vaex.reporting.groups import chosen_metrics, differing_keys, grouped, scores_measured
 from vaex.reporting.results import Result
 
 
@@ -79,14 +72,6 @@ def test_categories_share_a_group_each_with_its_seeds() -> None:
     groups, told = grouped(runs, across=["data.category"])
     assert [(group.label, len(group.runs)) for group in groups] == [("m", 4)]
     assert not told
-
-
-def test_names_of_scores_are_told_from_measures() -> None:
-    for measure in MEASURES:
-        assert scored_measure(measure) is None
-        assert scored_measure(f"{measure}_padim") == (measure, "padim")
-    assert scored_measure("loss") is None
-    assert scored_measure("aupro_padim_2") == ("aupro", "padim_2")
 
 
 def test_own_score_comes_first() -> None:

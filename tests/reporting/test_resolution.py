@@ -11,8 +11,9 @@ from tests.reporting.conftest import made
 from vaex.metrics.evidence import PIXEL_KEYS
 from vaex.reporting.categories import category_grid
 from vaex.reporting.grid import csv_text
-from vaex.reporting.groups import MEASURES, grouped
+from vaex.reporting.groups import grouped
 from vaex.reporting.resolution import counts_pixels, measured_at, resolution_of, resolution_sentence
+from vaex.reporting.scores import MEASURES
 from vaex.reporting.seeds import seeds_grid
 
 PIXELS = {"aupro": 0.9, "aupro_own": 0.9, "image_auroc": 0.8, "image_auroc_own": 0.8}

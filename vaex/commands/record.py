@@ -17,6 +17,7 @@ from typing import Any
 
 from vaex import __version__
 from vaex.errors import VaexError
+from vaex.reporting.scores import MEASURES
 from vaex.runs import write_json
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -143,10 +144,8 @@ def flat_metrics(stage: str, logged: Mapping[str, Any], score: str | None = None
             flat[name] = float(value)
         elif section in SECTIONS and name.startswith(f"{stage}/"):
             flat[name.partition("/")[2]] = float(value)
-    own = {
-        name.removesuffix(f"_{score}"): value for name, value in flat.items() if score and name.endswith(f"_{score}")
-    }
-    return {**flat, **own}
+    own = {measure: flat[f"{measure}_{score}"] for measure in MEASURES if f"{measure}_{score}" in flat}
+    return {**own, **flat}
 
 
 def write_metrics(folder: Path, **stages: Mapping[str, float]) -> None:

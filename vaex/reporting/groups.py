@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vaex.errors import VaexError, unknown
 from vaex.reporting.results import Result, measured, one_per_seed
-
-MEASURES = (
-    *("pixel_auroc", "pixel_ap", "aupro", "aupro_005", "aupimo", "best_iou", "f1_max", "f1_max_threshold"),
-    *("image_auroc", "image_ap"),
-)
-"""Measures that every score has its own of, as ``<measure>_<score>``."""
+from vaex.reporting.scores import chosen_score, scored_measure
 
 IDLE = (
     *("seed", "name", "resume", "ckpt", "optimized_metric", "paths", "logger", "hydra"),
@@ -123,26 +118,12 @@ def _shown(value: Any) -> str:
     return value
 
 
-def scored_measure(name: str) -> tuple[str, str] | None:
-    """Return (measure, score) of a name such as ``aupro_005_padim``; None for any other name."""
-    if name in MEASURES:
-        return None
-    found = max((measure for measure in MEASURES if name.startswith(f"{measure}_")), key=len, default=None)
-    return None if found is None else (found, name.removeprefix(f"{found}_"))
-
-
 def scores_measured(runs: Iterable[Result], stage: str) -> list[str]:
     """Return the scores that any of the runs measured, the one that was chosen for the run first."""
     runs = list(runs)
     found = {pair[1] for name in measured(runs, stage) if (pair := scored_measure(name)) is not None}
     chosen = {chosen_score(run.config) for run in runs}
     return sorted(found, key=lambda score: (score not in chosen, score))
-
-
-def chosen_score(config: Mapping[str, Any]) -> str | None:
-    """Return the name that a run's own score is measured under."""
-    found = config.get("score.label") or config.get("score.name")
-    return None if found is None else str(found)
 
 
 def chosen_metrics(results: Sequence[Result], stage: str, asked: Sequence[str] | None) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vaex.errors import VaexError
+from vaex.reporting.scores import without_phantoms
 
 MARKS = ("metrics.json", "run.json", ".hydra")
 """A folder with one of these is a run's."""
@@ -117,6 +118,7 @@ def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, An
         raise VaexError(f"{folder}: metrics.json is damaged, it cannot be read as numbers by stage") from error
     raw = {**flat_config(origin or {}), **flat_config(config)}
     settled = {key: _settled(value, raw) for key, value in raw.items()}
+    measures = {stage: without_phantoms(values, settled) for stage, values in measures.items()}
     if origin is not None:
         settled["name"] = f"{settled.get('name')} of {_settled(str(origin.get('name')), flat_config(origin))}"
     elif config.get("ckpt"):

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vaex.reporting.grid import Grid
-from vaex.reporting.groups import Group, chosen_score, scored_measure, scores_measured
+from vaex.reporting.groups import Group, scores_measured
 from vaex.reporting.resolution import counts_pixels, resolution_of, resolution_sentence
 from vaex.reporting.results import Result, measured, values_of
+from vaex.reporting.scores import chosen_score, scored_measure
 from vaex.reporting.summary import Summary, summarise
 
 
