@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaex.build import build_model, build_objective
 from vaex.commands import assembly
 from vaex.commands.launch import readable_groups
+from vaex.commands.run_folders import read_results
 from vaex.config import check, check_augmentation, conf_dir, idle_keys, register_resolvers, stored_config
 from vaex.errors import VaexError
 from vaex.modules import VAEModule
@@ -174,10 +175,22 @@ def test_a_recipe_of_pasted_defects_reaches_the_data(data: str, tmp_path: Path) 
     assert (list(built.recipe.kinds), list(built.recipe.size)) == (["noise", "flat"], [4, 12])
 
 
+OF_MVTEC = [name for name in choices("experiment") if name.startswith(("mvtec_", "padim", "patchcore"))]
+
+
+@pytest.mark.parametrize("experiment", OF_MVTEC)
+def test_tables_call_runs_of_mvtec_by_their_category(experiment: str, tmp_path: Path) -> None:
+    """As Hydra writes the config of a run, with what it refers to."""
+    config = composed(tmp_path, f"experiment={experiment}", "data.category=screw")
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
+    (tmp_path / "metrics.json").write_text('{"test": {"aupro": 0.5}}')
+    (found,) = read_results([str(tmp_path)])
+    assert (found.name, found.family) == (f"{experiment}_screw", experiment)
+
+
 @pytest.mark.parametrize("data", ["folder", "visa", "defects"])
-@pytest.mark.parametrize(
-    "experiment", [name for name in choices("experiment") if name.startswith(("mvtec_", "padim", "patchcore"))]
-)
+@pytest.mark.parametrize("experiment", OF_MVTEC)
 def test_experiments_of_mvtec_take_other_images(experiment: str, data: str, tmp_path: Path) -> None:
     own = [f"data.normal_dir={tmp_path}"] if data == "folder" else []
     config = composed(tmp_path, f"experiment={experiment}", f"data={data}", *own)

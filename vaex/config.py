@@ -74,7 +74,11 @@ def _steps(parts: int, usual: int, *, _root_: Any) -> int:
 
 
 def _subject(*, _root_: Any) -> str:
-    data = _root_.get("data") or {}
+    return subject_of(_root_.get("data") or {})
+
+
+def subject_of(data: Mapping[str, Any]) -> str:
+    """Return what ``${vaex.subject:}`` stands for: category or texture of a data config, own where it has neither."""
     return str(data.get("category") or data.get("texture") or "own")
 
 

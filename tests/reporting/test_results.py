@@ -60,6 +60,20 @@ def test_an_evaluation_is_called_by_what_it_evaluated(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "subject"),
+    [({"category": "nut"}, "nut"), ({"texture": "wool"}, "wool"), ({"category": None, "texture": None}, "own")],
+)
+def test_what_the_data_is_of_is_put_in(data: dict[str, str], subject: str, write: Write) -> None:
+    config = {"name": "vae_${vaex.subject:}", "data": data, "other": "${vaex.tags:}", "more": "${vaex.subject:0}"}
+    found = read_result(write("run", {"test": {}}), config)
+    assert found.name == f"vae_{subject}"
+    assert (found.config["other"], found.config["more"]) == ("${vaex.tags:}", "${vaex.subject:0}")
+    assert set(found.config) == set(found.raw)
+    evaluated = read_result(write("other", {"test": {}}), {"name": "evaluate", "ckpt": "x"}, config)
+    assert evaluated.name == f"evaluate of vae_{subject}"
+
+
+@pytest.mark.parametrize(
     ("metrics", "expected"),
     [
         (None, "no metrics.json, the run is failed"),

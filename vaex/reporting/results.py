@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vaex.config import subject_of
 from vaex.errors import VaexError
 from vaex.reporting.scores import without_phantoms
 
@@ -22,6 +23,8 @@ SKIPPED = "skipped.json"
 """File of a folder whose run was not repeated: ``{"finished": FOLDER}``, relative, is where it lies."""
 
 
+SUBJECT = "vaex.subject:"
+REFERENCE = re.compile(rf"\$\{{({SUBJECT}|[\w./]+)\}}")
 MOST_REFERENCES = 4
 """Other keys that a text may name; more, and they could multiply without end. Those of vaex's config name three."""
 
@@ -117,10 +120,12 @@ def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, An
     except (OSError, ValueError, AttributeError) as error:
         raise VaexError(f"{folder}: metrics.json is damaged, it cannot be read as numbers by stage") from error
     raw = {**flat_config(origin or {}), **flat_config(config)}
-    settled = {key: _settled(value, raw) for key, value in raw.items()}
+    known = _with_subject(raw)
+    settled = {key: _settled(value, known) for key, value in raw.items()}
     measures = {stage: without_phantoms(values, settled) for stage, values in measures.items()}
     if origin is not None:
-        settled["name"] = f"{settled.get('name')} of {_settled(str(origin.get('name')), flat_config(origin))}"
+        evaluated = _settled(str(origin.get("name")), _with_subject(flat_config(origin)))
+        settled["name"] = f"{settled.get('name')} of {evaluated}"
     elif config.get("ckpt"):
         settled["name"] = f"{settled.get('name')} of {config['ckpt']}"
     seed = record.get("seed", config.get("seed"))
@@ -153,18 +158,23 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _settled(value: Any, raw: Mapping[str, Any], depth: int = 0) -> Any:
+def _with_subject(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a flat config with what ``${vaex.subject:}`` stands for."""
+    return {**flat, SUBJECT: subject_of({key: flat.get(f"data.{key}") for key in ("category", "texture")})}
+
+
+def _settled(value: Any, known: Mapping[str, Any], depth: int = 0) -> Any:
     """Put in the values of other keys, such as ``${data.category}``; nothing else is ever evaluated."""
     if not isinstance(value, str) or depth > 8 or value.count("${") > MOST_REFERENCES:
         return value
-    whole = re.fullmatch(r"\$\{([\w./]+)\}", value)
-    if whole and whole.group(1) in raw:
-        return _settled(raw[whole.group(1)], raw, depth + 1)
+    whole = REFERENCE.fullmatch(value)
+    if whole and whole.group(1) in known:
+        return _settled(known[whole.group(1)], known, depth + 1)
 
     def other(match: re.Match[str]) -> str:
-        return str(_settled(raw[match.group(1)], raw, depth + 1)) if match.group(1) in raw else match.group()
+        return str(_settled(known[match.group(1)], known, depth + 1)) if match.group(1) in known else match.group()
 
-    return re.sub(r"\$\{([\w./]+)\}", other, value)
+    return REFERENCE.sub(other, value)
 
 
 def one_per_seed(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
