@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.reporting.conftest import made
 from vaex.data.mvtec import CATEGORIES, TEXTURES
 from vaex.errors import VaexError
 from vaex.reporting.categories import category_grid
-from vaex.reporting.grid import Grid
+from vaex.reporting.grid import Grid, text_table
 from vaex.reporting.groups import Group, grouped
 from vaex.reporting.published import kinds_of_category, published_columns
 from vaex.reporting.results import Result
@@ -81,6 +82,35 @@ def test_seeds_that_differ_between_categories_leave_a_mean_without_spread() -> N
     bottle = statistics.mean(value("bottle", s)["pixel_auroc"] for s in (0, 1))
     assert found.mean == pytest.approx((bottle + value("screw", 0)["pixel_auroc"]) / 2)
     assert found.std is None
+
+
+def without(run: Result, score: str) -> Result:
+    kept = {name: number for name, number in run.measures["test"].items() if not name.endswith(score)}
+    return replace(run, measures={"test": kept})
+
+
+def test_fewer_seeds_in_a_cell_are_told_and_in_the_means_over_it() -> None:
+    runs = runs_of(("bottle", "screw"), (0, 1, 2))
+    runs = [without(run, "_control") if (run.category, run.seed) == ("screw", 1) else run for run in runs]
+    grid = category_grid(groups_of(runs), "test", "pixel_auroc", interval="none")
+    rows = {name: cells for name, *cells in text_table(grid).rows}
+    assert rows["screw"][1] == "0.5000 ± 0.0000 (2 of 3)"
+    assert rows["mean of all (2 of 15)"][1] == "0.5000 ± 0.0000 (2 of 3)"
+    assert " of " not in "".join([*rows["bottle"], rows["screw"][0], rows["mean of all (2 of 15)"][0]])
+    assert any("(2 of 3): 2 of 3 runs measured it." in note for note in grid.notes)
+    runs = [run for run in runs if (run.category, run.seed) != ("bottle", 0)]  # now categories have different seeds
+    grid = category_grid(groups_of(runs), "test", "pixel_auroc", interval="none")
+    assert text_table(grid).rows[-1][2] == "0.5000 (4 of 5)"
+
+
+def test_where_no_seed_has_all_categories_the_mean_has_no_spread() -> None:
+    runs = runs_of(("bottle", "screw"), (0, 1))
+    lacking = {("bottle", 0), ("screw", 1)}
+    runs = [without(run, "_own") if (run.category, run.seed) in lacking else run for run in runs]
+    found = row(category_grid(groups_of(runs), "test", "pixel_auroc"), "mean of all")["own"]
+    assert found is not None
+    expected = (value("bottle", 1)["pixel_auroc"] + value("screw", 0)["pixel_auroc"]) / 2
+    assert (found.mean, found.std, found.partial) == (pytest.approx(expected), None, (2, 4))
 
 
 def test_a_method_that_lacks_a_category_has_no_mean() -> None:

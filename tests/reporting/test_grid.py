@@ -22,13 +22,13 @@ from vaex.reporting.summary import Summary, summarise
     [
         (None, "-"),
         (Summary(0.87, digits=2), "0.87"),
-        (Summary(0.5, (0.5,)), "0.500 (n=1)"),
+        (Summary(0.5, (0.5,), partial=(1, 2)), "0.500 (1 of 2)"),
         (Summary(2.0, (1.0, 3.0), 1.4142), "2.000 ± 1.414"),
         (Summary(2.0, (1.0, 3.0), 1.4142, -10.7, 14.7), "2.000 ± 1.414 [-10.700, 14.700]"),
     ],
 )
 def test_cells(cell: Summary | None, text: str) -> None:
-    assert cell_text(cell, digits=3, runs=2) == text
+    assert cell_text(cell, digits=3) == text
 
 
 SCORES = {"own": (0.9, 0.8), "control": (0.5, 0.7)}
@@ -59,7 +59,8 @@ def test_without_controls_the_plain_names_are_read() -> None:
 def test_fewer_seeds_in_a_cell_are_told() -> None:
     runs = [made("a", 0, {"mig": 0.1, "sap": 0.1}), made("a", 1, {"mig": 0.3})]
     table = text_table(seeds_grid(grouped(runs)[0], "test", ["mig", "sap"], interval="none"), digits=2)
-    assert table.rows == (("a", "2", "0.20 ± 0.14", "0.10 (n=1)"),)
+    assert table.rows == (("a", "2", "0.20 ± 0.14", "0.10 (1 of 2)"),)
+    assert "(2 of 3): 2 of 3 runs measured it." in table.notes[0]
 
 
 def test_csv_holds_every_number_in_full() -> None:

@@ -9,7 +9,15 @@ from vaex.reporting.grid import Grid
 from vaex.reporting.groups import Group, scores_measured
 from vaex.reporting.published import ALL, Published, kinds_of_category, published_columns
 from vaex.reporting.results import Result
-from vaex.reporting.seeds import at_resolution, common_resolution, explained, lookup, resolution_note, scores_chosen
+from vaex.reporting.seeds import (
+    at_resolution,
+    common_resolution,
+    explained,
+    lookup,
+    over_runs,
+    resolution_note,
+    scores_chosen,
+)
 from vaex.reporting.summary import Summary, summarise
 
 SHOWN = ("expVAE", "AE (SSIM)", "AE (L2)", "VAE-grad", "FAVAE", "PaDiM", "PatchCore")
@@ -81,7 +89,7 @@ def category_grid(
     rows: list[tuple[Summary | None, ...]] = []
     for name in categories:
         labels.append((name,))
-        ours = (summarise(found[name], interval, confidence) for found in values)
+        ours = (over_runs(found[name], interval, confidence) for found in values)
         rows.append((*measured_here(ours), *(column.cells.get(name) for column in theirs)))
     for title, kind, whole in (("textures", "texture", 5), ("objects", "object", 10), ("all", None, 15)):
         members = [name for name in categories if kind is None or kinds.get(name) == kind]
@@ -129,17 +137,23 @@ def mean_over(
 ) -> Summary | None:
     """Return the mean over categories: of each seed where all have the same seeds, else without spread.
 
+    A seed that lacks a category does not count where another has all.
+
     None where a category has no value: a mean over fewer would be compared with one over more.
     """
-    means = [summarise(values[name], "none") for name in categories]
-    known = [found.mean for found in means if found is not None]
+    cells = [over_runs(values[name], "none", confidence) for name in categories]
+    known = [found for found in cells if found is not None]
     if len(known) < len(categories):
         return None
     seeds = [[run.seed for run in column.runs.get(name, ())] for name in categories]
     if None not in seeds[0] and all(found == seeds[0] for found in seeds):
         by_seed = zip(*(values[name] for name in categories), strict=True)
-        return summarise([sum(row) / len(row) for row in by_seed], interval, confidence)
-    return Summary(sum(known) / len(known))
+        found = over_runs([sum(row) / len(row) for row in by_seed], interval, confidence)
+        if found is not None:  # else no seed measured all categories
+            return found
+    counts = sum(len(found.values) for found in known), sum(len(values[name]) for name in categories)
+    partial = counts if counts[0] < counts[1] else None
+    return Summary(sum(found.mean for found in known) / len(known), partial=partial)
 
 
 def published_mean(column: Published, categories: Sequence[str]) -> Summary | None:

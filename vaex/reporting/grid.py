@@ -30,8 +30,8 @@ class Grid:
     notes: tuple[str, ...] = ()
 
 
-def cell_text(cell: Summary | None, digits: int = 4, runs: int | None = None) -> str:
-    """Return ``mean ± std [low, high]``, as far as there is such; the count where it is not ``runs``."""
+def cell_text(cell: Summary | None, digits: int = 4) -> str:
+    """Return ``mean ± std [low, high]``, as far as there is such; ``(2 of 3)`` where a run did not measure it."""
     if cell is None:
         return NONE
     places = digits if cell.digits is None else cell.digits
@@ -40,18 +40,17 @@ def cell_text(cell: Summary | None, digits: int = 4, runs: int | None = None) ->
         text += f" ± {cell.std:.{places}f}"
     if cell.low is not None and cell.high is not None:
         text += f" [{cell.low:.{places}f}, {cell.high:.{places}f}]"
-    if runs is not None and cell.values and len(cell.values) != runs:
-        text += f" (n={len(cell.values)})"
+    if cell.partial is not None:
+        text += f" ({cell.partial[0]} of {cell.partial[1]})"
     return text
 
 
 def text_table(grid: Grid, digits: int = 4) -> Table:
-    """Return the grid as text; a cell of fewer runs than the column ``seeds`` says names their number."""
-    position = grid.heads.index("seeds") if "seeds" in grid.heads else None
-    rows = []
-    for label, cells in zip(grid.labels, grid.cells, strict=True):
-        runs = None if position is None else int(label[position])
-        rows.append((*label, *(cell_text(cell, digits, runs) for cell in cells)))
+    """Return the grid as text."""
+    rows = [
+        (*label, *(cell_text(cell, digits) for cell in cells))
+        for label, cells in zip(grid.labels, grid.cells, strict=True)
+    ]
     return Table(grid.title, (*grid.heads, *grid.columns), tuple(rows), grid.notes, len(grid.heads))
 
 

@@ -28,8 +28,16 @@ def cell(
     runs: Sequence[Result], stage: str, metric: str, score: str | None, interval: str, confidence: float
 ) -> Summary | None:
     """Return mean, spread and interval of a measure over runs; None where no run has it."""
-    found = summarise(lookup(runs, stage, metric, score), interval, confidence)
+    found = over_runs(lookup(runs, stage, metric, score), interval, confidence)
     return at_resolution(found, metric, common_resolution(runs))
+
+
+def over_runs(values: Sequence[float], interval: str, confidence: float) -> Summary | None:
+    """Return the summary of a value per run, with how many there were where some are not finite."""
+    found = summarise(values, interval, confidence)
+    if found is None or len(found.values) == len(values):
+        return found
+    return replace(found, partial=(len(found.values), len(values)))
 
 
 def at_resolution(cell: Summary | None, metric: str, side: int | None) -> Summary | None:
@@ -81,14 +89,16 @@ def scores_chosen(group: Group) -> set[str]:
 
 
 def explained(rows: Sequence[Sequence[Summary | None]], interval: str, confidence: float) -> str:
-    """Return the sentence that says what a cell holds."""
-    if not any(found is not None and found.std is not None for row in rows for found in row):
-        return "One seed each: no spread is known."
+    """Return in words what a cell holds."""
+    cells = [found for row in rows for found in row if found is not None]
+    partial = " (2 of 3): 2 of 3 runs measured it." if any(found.partial for found in cells) else ""
+    if not any(found.std is not None for found in cells):
+        return f"One seed each: no spread is known.{partial}"
     kinds: Mapping[str, str] = {
         "t": f"[{confidence:.0%} interval of the mean, Student's t]",
         "bootstrap": f"[{confidence:.0%} interval of the mean, percentile bootstrap, too narrow for few seeds]",
     }
-    return " ".join(["Mean ± sample standard deviation over seeds", kinds.get(interval, "")]).strip() + "."
+    return " ".join(["Mean ± sample standard deviation over seeds", kinds.get(interval, "")]).strip() + f".{partial}"
 
 
 def resolution_note(groups: Sequence[Group]) -> list[str]:

@@ -21,7 +21,8 @@ class Summary:
     """One cell: ``values`` one per seed, their mean, and where there are two or more their spread and interval.
 
     A published number has no values; ``digits`` are the decimals that it was printed with. ``resolution`` is the
-    height and width in pixels at which maps and masks were compared, of measures that count pixels.
+    height and width in pixels at which maps and masks were compared, of measures that count pixels. ``partial`` is
+    (measured, asked) where fewer runs measured it than there are.
     """
 
     mean: float
@@ -31,6 +32,7 @@ class Summary:
     high: float | None = None
     digits: int | None = None
     resolution: int | None = None
+    partial: tuple[int, int] | None = None
 
 
 def summarise(values: Sequence[float], interval: str = "t", confidence: float = 0.95) -> Summary | None:
