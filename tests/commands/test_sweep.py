@@ -73,6 +73,43 @@ def test_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         assert float(rows[category, "attention"]) == measured["pixel_auroc_attention"]
         assert float(rows[category, "reconstruction"]) == measured["pixel_auroc_reconstruction"]
     assert rows["bottle", "expVAE"] == "0.87"
+    assert len(list(sweep.glob("*/skipped.json"))) == 13
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2].partition(",")[0] for line in told] == [" left out 13 runs that were skipped"]
+
+
+def test_an_absent_category_is_told_once_a_sweep_and_once_by_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mvtec" / "bottle" / "train").mkdir(parents=True)
+    arguments = ["-m", "skip_absent=true", "data.category=screw,pill", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert main(["train", *SMALL, *arguments]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert ["'screw'" in line for line in told] == [True, False]
+    assert "There is no category 'pill'" in told[1]
+    reasons = [json.loads(file.read_text())["absent"] for file in Path("sweep").glob("*/skipped.json")]
+    assert len(reasons) == 4
+    assert {f"vaex train: skipped: {reason}" for reason in reasons} == {*told}
+    for again in (["seed=0"], ["seed=0", "hydra.run.dir=sweep/own"]):  # a single run says it, whatever lies beside it
+        assert main(["train", *SMALL, "skip_absent=true", "data.category=screw", *again]) == 0
+        assert "skipped: There is no category 'screw'" in capsys.readouterr().err
+
+    folder = Path("sweep", "run")
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"test": {"loss": 1.0}}')
+    (folder / "skipped.json").write_text('{"absent": "of an earlier time"}')
+    stopped = Path("sweep", "stopped")
+    stopped.mkdir()
+    (stopped / "run.json").write_text('{"status": "failed"}')
+    (stopped / "skipped.json").write_text('{"absent": "of an earlier time"}')
+    assert main(["table", "runs=sweep", "columns=[loss]", "format=csv"]) == 0
+    printed = capsys.readouterr()
+    assert "1.0" in printed.out
+    assert printed.err.splitlines() == [
+        "vaex: left out sweep/stopped: no metrics.json, the run is failed.",
+        "vaex: left out 5 runs that were skipped, their data was not there: screw, pill.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
-"""Which runs have finished already: a run is known by its config, whatever folder it lies in."""
+"""Which runs need not be made: those that finished already, in whatever folder, and those whose data is not there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vaex.reporting.groups import IDLE
-from vaex.reporting.results import SKIPPED, flat_config
+from vaex.reporting.results import SKIPPED, absent_data, flat_config
 from vaex.runs import CHECKPOINTS, LAST, write_json
 
 UNTOLD = {*IDLE} - {"seed", "name"}
@@ -67,3 +68,14 @@ def stand_in(folder: Path, finished: Path) -> None:
     """Let ``folder``, where nothing was run, say where the run that it stands for lies; `vaex table` follows."""
     if finished.resolve() != folder.resolve():
         write_json(folder / SKIPPED, {"finished": os.path.relpath(finished, folder)})
+
+
+def leave_out(folder: Path, reason: str, once: bool) -> None:
+    """Let ``folder``, where nothing was run, say which data was not there, so that `vaex table` leaves it out.
+
+    It is told on stderr, ``once`` for all folders beside each other.
+    """
+    known = once and any(absent_data(file.parent) == reason for file in folder.parent.glob(f"*/{SKIPPED}"))
+    write_json(folder / SKIPPED, {"absent": reason})
+    if not known:
+        print(f"vaex train: skipped: {reason}", file=sys.stderr)

@@ -17,25 +17,39 @@ if TYPE_CHECKING:
 
 
 def read_results(patterns: Sequence[str]) -> list[Result]:
-    """Return what the runs measured; those that cannot be read are named on stderr.
+    """Return what the runs measured; those that cannot be read are named on stderr, and data that was not there.
 
     Raises:
         VaexError: when none can be read.
     """
-    from vaex.reporting.results import find_runs, read_result
+    from vaex.reporting.results import absent_data, find_runs, read_result
 
     if not patterns:
         raise VaexError("Name run folders: vaex table runs=outputs, or runs=[RUN_FOLDER,RUN_FOLDER].")
-    found = []
+    found, skipped = [], []
     for folder in find_runs(patterns):
+        if absent_data(folder) is not None:
+            skipped.append(_category_of(folder))
+            continue
         try:
             config = config_of(folder)
             found.append(read_result(folder, config, origin_of(config)))
         except VaexError as error:
             print(f"vaex: left out {printable(str(error))}.", file=sys.stderr)
+    if skipped:
+        names = printable(", ".join(dict.fromkeys(skipped)))
+        print(
+            f"vaex: left out {len(skipped)} runs that were skipped, their data was not there: {names}.", file=sys.stderr
+        )
     if not found:
         raise VaexError("No run is left: none of the folders holds a metrics.json that can be read.")
     return found
+
+
+def _category_of(folder: Path) -> str:
+    """Return the category of a run's data, else the name of its folder."""
+    data = config_of(folder).get("data")
+    return str((data.get("category") if isinstance(data, Mapping) else None) or folder.name)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -72,12 +72,17 @@ def check_sweep(config: DictConfig) -> None:
             raise VaexError(f"optimized_metric={name} is measured by the test, which test=false leaves out.")
 
 
+def is_sweep() -> bool:
+    """Return whether this is one of the jobs of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def is_search() -> bool:
     """Return whether this is a job of a sweep that optimises what the job returns."""
-    if not HydraConfig.initialized():
+    if not is_sweep():
         return False
     hydra: Any = HydraConfig.get()
-    return hydra.mode == RunMode.MULTIRUN and hydra.sweeper.get("direction") is not None
+    return hydra.sweeper.get("direction") is not None
 
 
 def check_measured(config: DictConfig, found: Collection[str], tested: Collection[str], absent: Iterable[str]) -> None:

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaex.cluster import answer_requeue_signal, was_requeued
 from vaex.commands.calibrate import most_images
-from vaex.commands.finished import fingerprint, finished_run, stand_in, stopped_half_way
+from vaex.commands.finished import fingerprint, finished_run, leave_out, stand_in, stopped_half_way
 from vaex.commands.launch import under_hydra, value_of
 from vaex.commands.processes import shared_arguments
 from vaex.commands.resuming import keep_config, last_checkpoint, resume_arguments
-from vaex.commands.searching import is_search, names_of_objective, unmeasured
+from vaex.commands.searching import is_search, is_sweep, names_of_objective, unmeasured
 from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import best_checkpoint
@@ -89,7 +89,7 @@ def fit_and_test(config: DictConfig) -> Optimized:
     except AbsentDataError as error:
         if not config.get("skip_absent"):
             raise
-        print(f"vaex train: skipped: {error}", file=sys.stderr)
+        leave_out(folder, str(error), once=is_sweep())
         return None
     with alone_in(folder), ending_signals() as signals:
         if config.resume:

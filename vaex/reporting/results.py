@@ -20,8 +20,8 @@ MARKS = ("metrics.json", "run.json", ".hydra")
 """A folder with one of these is a run's."""
 
 SKIPPED = "skipped.json"
-"""File of a folder whose run was not repeated: ``{"finished": FOLDER}``, relative, is where it lies."""
-
+"""File of a folder where nothing ran: ``{"finished": FOLDER}``, relative, is where the run lies that was not repeated,
+``{"absent": SENTENCE}`` says which data was not there."""
 
 SUBJECT = "vaex.subject:"
 REFERENCE = re.compile(rf"\$\{{({SUBJECT}|[\w./]+)\}}")
@@ -93,13 +93,14 @@ def _runs_below(path: Path) -> list[Path]:
 
 def _finished_instead(folder: Path) -> Path:
     """Return the folder of the run that ``folder`` stands for, itself where it ran itself."""
-    file = folder / SKIPPED
-    if (folder / MARKS[0]).exists() or not file.is_file():
-        return folder
-    try:
-        return folder / str(json.loads(file.read_text())["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder
+    finished = None if (folder / MARKS[0]).exists() else _object(folder / SKIPPED).get("finished")
+    return folder / finished if isinstance(finished, str) else folder
+
+
+def absent_data(folder: Path) -> str | None:
+    """Return the sentence on the data that was not there, where nothing ran in ``folder`` for that reason."""
+    told = None if any((folder / mark).exists() for mark in MARKS[:2]) else _object(folder / SKIPPED).get("absent")
+    return told if isinstance(told, str) else None
 
 
 def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, Any] | None = None) -> Result:
@@ -108,7 +109,7 @@ def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, An
     Raises:
         VaexError: when metrics.json is missing, damaged or holds no numbers by stage.
     """
-    record = _record(folder)
+    record = _object(folder / MARKS[1])
     file = folder / MARKS[0]
     if not file.is_file():
         status = f"the run is {record['status']}" if record.get("status") else "it did not finish"
@@ -132,10 +133,11 @@ def read_result(folder: Path, config: Mapping[str, Any], origin: Mapping[str, An
     return Result(folder, measures, settled, raw, seed if isinstance(seed, int) else None, changed)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _object(file: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file, empty where there is none that can be read."""
     try:
-        content = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
