@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -214,6 +215,41 @@ def test_constant_maps_earn_chance() -> None:
     assert found["f1_max_threshold"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda z: 10 + 1e-9 * z, True),
+        (lambda z: 1e-60 * z, True),  # all of them 0
+        (lambda z: 1 - 1e-12 * z.argsort().argsort().double(), True),
+        (lambda z: (2**30 + 10 * z).long(), True),
+        (lambda z: z, False),  # what float64 noise has beyond float32 decides nothing
+        (lambda z: 1000 + z, False),
+        (lambda z: (100 * z).long(), False),
+        (lambda z: z.float(), False),
+        (lambda z: torch.full_like(z, 0.1), False),
+    ],
+)
+def test_maps_that_float32_cannot_tell_apart_are_told(change: Callable[[Tensor], Tensor], told: bool) -> None:
+    """The scores of images are told apart all the same."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(4, 1, 24, 24)
+    masks[2:, :, 3:9, 3:9] = 1
+    z = torch.randn(masks.shape, generator=generator, dtype=torch.float64).reshape(-1)
+    maps = change(z).reshape(masks.shape)
+    metric = LocalizationMetrics()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        metric.update(maps, masks)
+    sentences = [str(warning.message) for warning in seen if "float32 cannot tell apart" in str(warning.message)]
+    assert len(sentences) == told
+    assert all(text.startswith("The score map of image 0 has ") for text in sentences)
+    found = _floats(metric.compute())
+    truth, peaks = masks.flatten().numpy(), maps.double().amax((1, 2, 3)).numpy()
+    assert found["image_auroc"] == pytest.approx(roc_auc_score([0, 0, 1, 1], peaks))
+    if not told:
+        assert found["pixel_auroc"] == pytest.approx(roc_auc_score(truth, maps.flatten().numpy()), abs=1e-4)
+
+
 def test_bad_input_is_told_and_leaves_no_trace() -> None:
     maps, masks, scores = _grouped()
     metric = LocalizationMetrics()
@@ -239,6 +275,11 @@ def test_bad_input_is_told_and_leaves_no_trace() -> None:
         metric.update(maps, masks, groups=["cut"])
     with pytest.raises(VaexError, match="groups must be a list of 6 names"):
         metric.update(maps, masks, groups="scrape")
+    for groups, got in (([None] * 6, r"\[None"), (torch.arange(6), "a Tensor"), (6, "a int"), ([0] * 6, r"\[0, 0")):
+        with pytest.raises(VaexError, match=f"groups must be a list of 6 names, one text per map .*, got {got}"):
+            metric.update(maps, masks, groups=groups)  # type: ignore[arg-type]
+    with pytest.raises(VaexError, match="score map of image 5 holds 4e\\+300, which float32 cannot hold"):
+        metric.update(torch.where(torch.arange(6)[:, None, None, None] == 1, 4e300, maps.double()), masks)
     metric._computed = None
     assert _floats(metric.compute()) == before
     for options in ({"max_fpr": 0.0}, {"max_fpr": 1.5}, {"tolerance": 0.0}, {"exact_pixels": 0}):

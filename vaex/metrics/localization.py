@@ -35,9 +35,10 @@ PIXEL_STATES = tuple(STATES)[:4]
 class LocalizationMetrics(Metric):
     """Pixel AUROC and AP, AUPRO, AUPIMO, best IoU, F1-max, and AUROC and AP of image scores, overall and per group.
 
-    Maps and scores may have any scale: only their order counts; maps are compared as float32. AUPRO integrates to a
-    false positive rate of ``max_fpr``, and a second time to 0.05. Processes are merged, not averaged: each number is
-    that of all images. An image that is seen twice counts twice.
+    Maps and scores may have any scale: only their order counts. Scores are compared as float64, maps as float32: of
+    wider types one that it cannot hold is refused, and a warning names the map where it cannot tell many values apart.
+    AUPRO integrates to a false positive rate of ``max_fpr``, and a second time to 0.05. Processes are merged, not
+    averaged: each number is that of all images. An image that is seen twice counts twice.
 
     Up to ``exact_pixels`` pixels (default 2^24: 256 maps of 256 x 256) everything is exact. Beyond that, pixels are
     compressed to a sketch (`vaex.metrics.sketch`), and every pixel measure is within ``tolerance`` of the exact one,
@@ -98,7 +99,8 @@ class LocalizationMetrics(Metric):
         kind of defect of each image; images with an empty mask are normal ones, and are compared with every group.
 
         Raises:
-            VaexError: shapes do not fit, or a map, mask or score holds NaN (the message names the image).
+            VaexError: shapes do not fit, a group is no text, a map, mask or score holds NaN, or a map a finite number
+                beyond float32 (the message names the image).
         """
         batch = checked_images(score_maps, masks, scores, groups, int(self.images))
         for name in sorted(set(batch.groups) - {"", *self._names().values()}):

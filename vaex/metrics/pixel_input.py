@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ from vaex.errors import VaexError
 from vaex.metrics.ordering import Floats, Keys, Values, to_keys
 from vaex.metrics.regions import region_sizes
 from vaex.metrics.sketch import Pixels
+
+EXACT = (torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8, torch.int16)
+"""Types whose values float32 holds."""
 
 
 class Images(NamedTuple):
@@ -42,17 +46,60 @@ def checked_images(
             "bring both to the resolution of evaluation, one mask per map."
         )
     count = len(score_maps)
-    if isinstance(groups, str) or len(names := [""] * count if groups is None else list(groups)) != count:
-        raise VaexError(f"groups must be a list of {count} names, one per map, got {groups!r}.")
+    names = [""] * count if groups is None else checked_groups(groups, count)
     if scores is not None and scores.shape != (count,):
         raise VaexError(f"Scores must be ({count},), one per map, got {tuple(scores.shape)}.")
     maps, truth = (_array(values[:, 0], torch.float32) for values in (score_maps, masks))
-    peaks: Values = maps.max((1, 2))  # NaN where anything is NaN
+    peaks: Floats = maps.max((1, 2)).astype(np.float64)  # NaN where anything is NaN
     refuse_nan(peaks, "score map", before)
+    if score_maps.dtype not in EXACT:
+        wide = _array(score_maps[:, 0], torch.float64)
+        check_precision(wide, maps, before)
+        peaks = wide.max((1, 2))
     refuse_nan(truth.max((1, 2)), "mask", before)
-    given: Floats = peaks.astype(np.float64) if scores is None else _array(scores, torch.float64)
+    given: Floats = peaks if scores is None else _array(scores, torch.float64)
     refuse_nan(given, "score", before)
     return Images(maps, truth > 0.5, given, names)
+
+
+def checked_groups(groups: Sequence[str], count: int) -> list[str]:
+    """Return the names of the kinds of ``count`` images.
+
+    Raises:
+        VaexError: when they are anything but so many texts.
+    """
+    names = list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str) else None
+    if names is None or len(names) != count or not all(isinstance(name, str) for name in names):
+        got = repr(groups) if isinstance(groups, str | list | tuple) else f"a {type(groups).__name__}"
+        raise VaexError(f"groups must be a list of {count} names, one text per map such as 'scratch', got {got}.")
+    return [str(name) for name in names]
+
+
+def check_precision(wide: Floats, maps: Values, before: int) -> None:
+    """Warn where the float32 ``maps`` (B, H, W) merge what ``wide`` (B, H, W), the same as given, tells apart.
+
+    Single pixels that become equal move no measure; a thousandth of an image, eight pixels or all of them may.
+
+    Raises:
+        VaexError: a finite value is beyond float32.
+    """
+    for number, (given, kept) in enumerate(zip(wide, maps, strict=True)):
+        if not np.array_equal(np.isfinite(given), np.isfinite(kept)):
+            raise VaexError(
+                f"The score map of image {before + number} holds {np.abs(given[np.isfinite(given)]).max():.3g}, which "
+                "float32 cannot hold, and maps are compared as float32: divide all maps by one number."
+            )
+        if np.array_equal(given, kept):
+            continue
+        values, places = np.unique(given, return_index=True)
+        merged = np.unique(kept.ravel()[places], return_counts=True)[1].max(initial=0)
+        if merged > max(8, given.size / 1000) or merged == len(values) > 1:
+            warnings.warn(
+                f"The score map of image {before + number} has {merged} different values that float32 cannot tell "
+                "apart, and maps are compared as float32: subtract one offset from all maps, or scale them.",
+                stacklevel=5,
+            )
+            return
 
 
 def refuse_nan(values: NDArray[Any], what: str, before: int) -> None:
