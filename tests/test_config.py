@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.build import build_model, build_objective
+from vaex.callbacks.measures import named_apart
 from vaex.commands import assembly
 from vaex.commands.launch import readable_groups
 from vaex.commands.run_folders import read_results
@@ -187,6 +188,21 @@ def test_tables_call_runs_of_mvtec_by_their_category(experiment: str, tmp_path: 
     (tmp_path / "metrics.json").write_text('{"test": {"aupro": 0.5}}')
     (found,) = read_results([str(tmp_path)])
     assert (found.name, found.family) == (f"{experiment}_screw", experiment)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "own"), [("mvtec_features", "feature_residual"), ("padim", "padim"), ("patchcore", "patchcore")]
+)
+def test_detectors_of_features_stand_beside_their_controls(experiment: str, own: str, tmp_path: Path) -> None:
+    """No VAE, an untrained encoder, and a map that does not look at the image, of the deciding score, too."""
+    config = plain(composed(tmp_path, f"experiment={experiment}"))
+    found = named_apart(config["metrics"]["scores"])
+    assert {own, "feature_residual", "feature_distance", "mean_map", "attention", "untrained_attention"} <= set(found)
+    options = {name: score.as_options() for name, score in found.items()}
+    assert (options["untrained_attention"]["untrained"], options["mean_map"]["of"]) == (True, "feature_residual")
+    assert own in {option.get("of") for option in options.values() if option["name"] == "mean_map"}
+    untrained = options["untrained_attention"]["maps"]
+    assert untrained == {key: config["attention"][key] for key in ("layer", "method", "target", "rectify")}
 
 
 @pytest.mark.parametrize("data", ["folder", "visa", "defects"])
