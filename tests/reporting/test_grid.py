@@ -97,7 +97,7 @@ def test_picture_has_a_panel_per_column_and_a_dot_per_seed() -> None:
 
 
 def test_picture_of_categories_has_a_colour_per_column() -> None:
-    rows = (("nut",), ("all 15, as published",))
+    rows = (("nut",), ("all 15: mean of the published",))
     ours, theirs = Summary(0.9, (0.9,)), Summary(0.8, digits=2)
     grids = [Grid(name, ("category",), rows, ("own", "PaDiM"), ((ours, theirs), (None, theirs))) for name in "ab"]
     figure = picture(grids)

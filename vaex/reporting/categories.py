@@ -24,6 +24,12 @@ SHOWN = ("expVAE", "AE (SSIM)", "AE (L2)", "VAE-grad", "FAVAE", "PaDiM", "PatchC
 """Published methods that stand beside ours unless others are named."""
 
 CATEGORY = "data.category"
+PUBLISHED_ROW = "all 15: mean of the published"
+
+MEANS_ARE_OURS = (
+    "Means of published columns are ours, of the figures by category, and may differ from the mean that a paper "
+    "prints; where no figures by category are known, the last row has the printed mean."
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def category_grid(
             )
             rows.append((*measured_here(over), *(published_mean(column, members) for column in theirs)))
     if theirs:
-        labels.append(("all 15, as published",))
+        labels.append((PUBLISHED_ROW,))
         rows.append((*(None for _ in columns), *(published_mean(column, list(kinds)) for column in theirs)))
     notes = _notes(groups, categories, rows, interval, confidence)
     own = sorted({score for group in groups for score in scores_chosen(group)})
@@ -108,6 +114,8 @@ def category_grid(
         notes.append(f"The runs' own score: {', '.join(own)}; the others are measured beside it.")
     names = (*(column.name for column in columns), *(column.method for column in theirs))
     sources = [f"{column.method}: {column.source}." for column in theirs]
+    if any(len(column.cells) > 1 for column in theirs):
+        notes.append(MEANS_ARE_OURS)
     return Grid(f"MVTec AD, {stage}: {metric}", ("category",), tuple(labels), names, tuple(rows), (*notes, *sources))
 
 
@@ -157,10 +165,13 @@ def mean_over(
 
 
 def published_mean(column: Published, categories: Sequence[str]) -> Summary | None:
-    """Return the mean of a published column over categories; of all fifteen the printed one where there is no other."""
+    """Return our mean of published figures over categories; of all fifteen the printed mean where no others are known.
+
+    It is rounded to three decimals: the figures have two or three.
+    """
     cells = [column.cells[name] for name in categories if name in column.cells]
     if cells and len(cells) == len(categories):
-        return Summary(sum(found.mean for found in cells) / len(cells), digits=3)
+        return Summary(round(sum(found.mean for found in cells) / len(cells), 3), digits=3)
     return column.cells.get(ALL) if set(categories) >= set(kinds_of_category()) else None
 
 
