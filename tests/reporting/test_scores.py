@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vaex.callbacks.measures import IMAGE_KEYS
 from vaex.metrics.evidence import PIXEL_KEYS
@@ -27,7 +28,7 @@ def test_every_measure_of_a_score_is_known() -> None:
 
 def test_scores_that_never_were_are_left_out(write: Callable[..., Path]) -> None:
     """What the plain names once took for a score: the front of a label that ends in the name of the deciding one."""
-    config = {
+    config: dict[str, Any] = {
         "score": {"name": "attention"},
         "metrics": {"scores": [{"name": "attention", "label": "untrained_attention"}, "kl", "kl_2"]},
     }
