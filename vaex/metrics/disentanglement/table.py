@@ -175,7 +175,8 @@ class RowDraws:
         self._counts = [
             np.bincount(column, minlength=size) for column, size in zip(table.classes.T, sizes, strict=True)
         ]
-        whole = total >= math.prod(sizes)
+        strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
+        whole, in_order = _grid(table.classes, strides, math.prod(sizes))
         for place, counts in enumerate(self._counts):
             if counts.min() < (2 if whole else least):
                 raise VaexError(
@@ -183,8 +184,7 @@ class RowDraws:
                     f"{place} occurs in {counts.min()} of {total} images: encode more images, or lower batch."
                 )
         # Rows of a whole grid in order are arithmetic; otherwise they are sorted by each factor
-        strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
-        self._strides = strides if total == math.prod(sizes) and _in_order(table.classes, strides) else None
+        self._strides = strides if in_order else None
         self._orders = []
         if self._strides is None:
             for column, size in zip(table.classes.T, sizes, strict=True):
@@ -226,6 +226,11 @@ class RowDraws:
         return factors, first, second
 
 
-def _in_order(classes: Integers, strides: Integers) -> bool:
+def _grid(classes: Integers, strides: Integers, combinations: int) -> tuple[bool, bool]:
+    """Return whether ``classes`` (N, F) hold every combination of values, and whether they are just these, in order."""
+    if len(classes) < combinations:  # also keeps the table below small, and its indices within int64
+        return False, False
     position = sum(column * stride for column, stride in zip(classes.T, strides.tolist(), strict=True))
-    return np.array_equal(position, np.arange(len(classes)))
+    found = np.zeros(combinations, bool)
+    found[position] = True
+    return bool(found.all()), np.array_equal(position, np.arange(combinations))
