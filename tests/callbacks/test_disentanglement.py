@@ -12,8 +12,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 
+import vaex.viz.matrix
 from vaex.callbacks import Disentanglement
-from vaex.coding import encoded
+from vaex.callbacks.disentanglement import information_picture
+from vaex.coding import Codes, encoded
 from vaex.data import Sprites
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.collection import all_scores
@@ -72,6 +74,26 @@ def test_scores_come_every_n_batches_and_at_the_end(tmp_path: Path) -> None:
     assert last == pytest.approx(expected)
     assert [step for step, _ in logger.values] == [4, 9, 11]  # the rows of the 5th, 10th and 12th batch
     assert logger.values[-1][1] == pytest.approx({f"disentanglement/val/{name}": value for name, value in last.items()})
+
+
+@pytest.mark.parametrize(("rows", "title"), [(3, "192 images"), (200, "10,000 images")])
+def test_the_picture_names_collapsed_latents_and_how_many_images(
+    rows: int, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    real = vaex.viz.matrix.matrix_figure
+    monkeypatch.setattr(vaex.viz.matrix, "matrix_figure", lambda *given: drawn.append(given) or real(*given))
+    factors = torch.cartesian_prod(torch.arange(4), torch.arange(16)).repeat(rows, 1)
+    first, second = factors.double().T
+    # A latent that stands still, and one that a decoder does not hear but a histogram reads
+    codes = torch.stack([first, 1e-3 * second, torch.zeros_like(first), second, 0.049 * (-1) ** second], 1)
+    information_picture(Codes(codes, factors, ("shape", "x")))
+    ((values, names, columns, shown, scale),) = drawn
+    spread = codes.std(0).tolist()
+    assert names == [f"z{place}" + (", collapsed" if spread[place] < 0.05 else "") for place in range(5)]
+    assert [name for name in names if "collapsed" in name] == ["z1, collapsed", "z2, collapsed", "z4, collapsed"]
+    assert values[1, 1] > 2  # nats, of log 16: what made the mark necessary
+    assert (columns, shown, scale) == (("shape", "x"), f"Mutual information, {title}", "nats")
 
 
 def test_ends_of_training_by_steps(tmp_path: Path) -> None:
