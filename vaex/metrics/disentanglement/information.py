@@ -191,7 +191,7 @@ def modularity_scores(
     The other latents are counted as ``modularity_pruned_latents``.
 
     Raises:
-        VaexError: as `vaex.metrics.disentanglement.table.code_table`.
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`; for so few images that a factor cannot be judged.
 
     Source: Ridgeway & Mozer, "Learning Deep Disentangled Embeddings with the F-Statistic Loss", NeurIPS 2018, as in
     disentanglement_lib.
