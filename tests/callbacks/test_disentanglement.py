@@ -146,5 +146,7 @@ def test_wrong_options_are_told(tmp_path: Path) -> None:
         Disentanglement(every_n_steps=0)
     with pytest.raises(VaexError, match="codes=1"):
         Disentanglement(codes=1)
+    with pytest.raises(VaexError, match="seed must be a whole number"):
+        Disentanglement(seed=-1)
     with pytest.raises(VaexError, match="Unknown module to encode with in VAEModule 'vea': did you mean 'vae'"):
         fit(tmp_path, Disentanglement("vea"))

@@ -25,7 +25,7 @@ from vaex.errors import VaexError, unknown
 from vaex.metrics.disentanglement.collection import SCORES, named_metrics
 from vaex.metrics.disentanglement.information import information_matrix
 from vaex.metrics.disentanglement.pruning import pruned_table
-from vaex.metrics.disentanglement.table import TRAIN
+from vaex.metrics.disentanglement.table import TRAIN, seeded
 
 
 def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
@@ -78,6 +78,7 @@ class Disentanglement(pl.Callback):
                 f"{every_n_steps} and {batch_size}."
             )
         chosen_images(2, codes)
+        seeded(seed, 0)
         self.model, self.names, self.every_n_steps = model, named_metrics(names), every_n_steps
         self.codes, self.batch_size, self.seed, self.folder = codes, batch_size, seed, folder
         self._measured_at = -1

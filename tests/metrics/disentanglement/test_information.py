@@ -134,5 +134,5 @@ def test_noise_is_near_chance(dsprites: Any) -> None:
 
 
 def test_wrong_bins_are_told(entangled: Case) -> None:
-    with pytest.raises(VaexError, match="bins must be at least 1"):
+    with pytest.raises(VaexError, match="bins must be a whole number, at least 1"):
         mig_scores(*entangled, bins=0)
