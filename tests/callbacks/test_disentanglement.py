@@ -126,6 +126,9 @@ def test_data_without_factors_is_said_and_not_fatal(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
     with pytest.warns(UserWarning, match="Plain states no factors"):
         callback.on_fit_start(trainer, trainer.lightning_module)
+    trainer.datamodule = None  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="^Data given as loaders, without a data module, states no factors, so"):
+        callback.on_fit_start(trainer, trainer.lightning_module)
 
 
 def test_codes_that_allow_no_vote_are_warned_of(tmp_path: Path) -> None:

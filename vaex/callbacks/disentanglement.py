@@ -101,7 +101,8 @@ class Disentanglement(pl.Callback):
         self._measured_at = -1
         data = getattr(trainer, "datamodule", None)
         if not has_factors(data):
-            rank_zero_warn(f"{type(data).__name__} states no factors, so disentanglement is not measured.")
+            name = "Data given as loaders, without a data module," if data is None else type(data).__name__
+            rank_zero_warn(f"{name} states no factors, so disentanglement is not measured.")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
