@@ -82,7 +82,12 @@ def test_the_picture_names_collapsed_latents_and_how_many_images(
 ) -> None:
     drawn: list[Any] = []
     real = vaex.viz.matrix.matrix_figure
-    monkeypatch.setattr(vaex.viz.matrix, "matrix_figure", lambda *given: drawn.append(given) or real(*given))
+
+    def spy(*given: Any) -> Any:
+        drawn.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(vaex.viz.matrix, "matrix_figure", spy)
     factors = torch.cartesian_prod(torch.arange(4), torch.arange(16)).repeat(rows, 1)
     first, second = factors.double().T
     # A latent that stands still, and one that a decoder does not hear but a histogram reads
