@@ -169,6 +169,15 @@ def test_the_map_that_is_trained_is_the_one_that_is_measured(
     assert callable(build_objective(config["objective"]))
 
 
+@pytest.mark.parametrize("data", choices("data"))
+def test_what_errors_of_small_batches_advise_is_a_key_of_all_data(data: str, tmp_path: Path) -> None:
+    """FactorVAE and objectives that compare the images of a batch name data.drop_last=true as the way out."""
+    options = [f"data={data}", *PAIRS.get(("data", data), [])]
+    usual: Any = assembly.build_data(composed(tmp_path, *options).data)
+    dropping: Any = assembly.build_data(composed(tmp_path, *options, "data.drop_last=true").data)
+    assert (usual.drop_last, dropping.drop_last) == (False, True)
+
+
 @pytest.mark.parametrize("data", ["mvtec", "visa", "folder", "ped1", "defects"])
 def test_a_recipe_of_pasted_defects_reaches_the_data(data: str, tmp_path: Path) -> None:
     config = composed(tmp_path, f"data={data}", "data.recipe={kinds:[noise,flat],size:[4,12]}")

@@ -24,7 +24,6 @@ from vaex.objectives.coverage import AttentionExpansion, AttentionSize
 from vaex.objectives.layers import readable_layer
 from vaex.objectives.synthetic import SyntheticAttention
 from vaex.objectives.terms import Objective
-from vaex.objectives.warmup import Warmup
 from vaex.runs import find_checkpoint, write_atomic
 from vaex.shapes import FIXED_SHAPES, check_shape
 
@@ -120,8 +119,6 @@ def build_objective(objective: Mapping[str, Any], model: VAE | None = None, seed
     attention = options.pop("attention", None) or {}
     if not isinstance(attention, Mapping):
         raise VaexError(f"objective.attention must be a mapping such as {{weight: 1.0}}, got {attention!r}.")
-    if options.get("warmup"):
-        call_checked("objective.warmup", Warmup, options["warmup"])
     built: Objective = call_checked(f"objective '{objective['name']}'", function, options)
     if isinstance(built, BOUND) and model is not None:
         built.bind(model)

@@ -22,10 +22,13 @@ def call_checked(kind: str, function: Callable[..., Any], options: Mapping[str, 
     """Call ``function(**options)`` with names and plain types checked against its signature.
 
     Raises:
-        VaexError: for an unknown option (the nearest valid name is told), a missing one, or a value of another type.
+        VaexError: for options that are no mapping, an unknown one (the nearest valid name is told), a missing one, or a
+            value of another type.
     """
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+    if not isinstance(options, Mapping):
+        raise VaexError(f"{kind} must be a mapping of options ({', '.join(parameters) or 'none'}), got {options!r}.")
     for key in options:
         if key not in parameters:
             close = nearest(key, parameters)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 
+import vaex.viz.matrix
 from vaex.callbacks import Disentanglement
-from vaex.coding import encoded
+from vaex.callbacks.disentanglement import information_picture
+from vaex.coding import Codes, encoded
 from vaex.data import Sprites
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.collection import all_scores
@@ -74,6 +76,31 @@ def test_scores_come_every_n_batches_and_at_the_end(tmp_path: Path) -> None:
     assert logger.values[-1][1] == pytest.approx({f"disentanglement/val/{name}": value for name, value in last.items()})
 
 
+@pytest.mark.parametrize(("rows", "title"), [(3, "192 images"), (200, "10,000 images")])
+def test_the_picture_names_collapsed_latents_and_how_many_images(
+    rows: int, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    real = vaex.viz.matrix.matrix_figure
+
+    def spy(*given: Any) -> Any:
+        drawn.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(vaex.viz.matrix, "matrix_figure", spy)
+    factors = torch.cartesian_prod(torch.arange(4), torch.arange(16)).repeat(rows, 1)
+    first, second = factors.double().T
+    # A latent that stands still, and one that a decoder does not hear but a histogram reads
+    codes = torch.stack([first, 1e-3 * second, torch.zeros_like(first), second, 0.049 * (-1) ** second], 1)
+    information_picture(Codes(codes, factors, ("shape", "x")))
+    ((values, names, columns, shown, scale),) = drawn
+    spread = codes.std(0).tolist()
+    assert names == [f"z{place}" + (", collapsed" if spread[place] < 0.05 else "") for place in range(5)]
+    assert [name for name in names if "collapsed" in name] == ["z1, collapsed", "z2, collapsed", "z4, collapsed"]
+    assert values[1, 1] > 2  # nats, of log 16: what made the mark necessary
+    assert (columns, shown, scale) == (("shape", "x"), f"Mutual information, {title}", "nats")
+
+
 def test_ends_of_training_by_steps(tmp_path: Path) -> None:
     fit(tmp_path, Disentanglement(names=["mig"], every_n_steps=100, codes=None), max_steps=3)
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mutual_information_step0000003.png"]
@@ -104,6 +131,9 @@ def test_data_without_factors_is_said_and_not_fatal(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
     with pytest.warns(UserWarning, match="Plain states no factors"):
         callback.on_fit_start(trainer, trainer.lightning_module)
+    trainer.datamodule = None  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="^Data given as loaders, without a data module, states no factors, so"):
+        callback.on_fit_start(trainer, trainer.lightning_module)
 
 
 def test_codes_that_allow_no_vote_are_warned_of(tmp_path: Path) -> None:
@@ -124,5 +154,7 @@ def test_wrong_options_are_told(tmp_path: Path) -> None:
         Disentanglement(every_n_steps=0)
     with pytest.raises(VaexError, match="codes=1"):
         Disentanglement(codes=1)
+    with pytest.raises(VaexError, match="seed must be a whole number"):
+        Disentanglement(seed=-1)
     with pytest.raises(VaexError, match="Unknown module to encode with in VAEModule 'vea': did you mean 'vae'"):
         fit(tmp_path, Disentanglement("vea"))

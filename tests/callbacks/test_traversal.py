@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vaex.viz
-from vaex.callbacks import Traversal
+from vaex.callbacks import Attention, Traversal
 from vaex.callbacks.traversal import decoded_traversals, moved_codes, traversable
 from vaex.data import Sprites
 from vaex.errors import VaexError
@@ -127,6 +127,25 @@ def test_a_training_that_steps_end_is_drawn_at_its_end(tmp_path: Path) -> None:
     run.fit(VAEModule(NETWORK), datamodule=sprites())
     assert run.global_step == 4
     assert [path.suffix for path in sorted((tmp_path / "figures").iterdir())] == [".gif", ".png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"max_epochs": 1, "val_check_interval": 0.5}, [3, 6]),
+        ({"max_epochs": 2, "val_check_interval": 2, "check_val_every_n_epoch": None}, [2, 4, 6, 8, 10, 12]),
+        ({"max_epochs": 2, "check_val_every_n_epoch": 2}, None),
+    ],
+    ids=["halves", "batches", "epochs"],
+)
+def test_validations_of_one_epoch_keep_a_picture_each(
+    options: dict[str, Any], batches: list[int] | None, tmp_path: Path
+) -> None:
+    pictures = [Traversal("vae", steps=2, every_n_epochs=1), Attention("vae", every_n_epochs=1, figure_images=1)]
+    trainer(tmp_path, *pictures, **options).fit(VAEModule(NETWORK), datamodule=sprites())  # 6 batches an epoch
+    ends = ["epoch0001"] if batches is None else [f"step{batch:07d}" for batch in batches]
+    expected = [f"{what}_val_{end}.png" for what in ("attention", "traversal") for end in ends]
+    assert sorted(path.name for path in (tmp_path / "figures").glob("*.png")) == expected
 
 
 def test_training_is_that_of_a_run_without(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from vaex.cli import main
 from vaex.commands.own_parts import check_expansion, own_parts_only, shipped_parts
-from vaex.commands.resuming import read_run_config, resume_arguments
+from vaex.commands.resuming import read_run_config, resume_arguments, says_again
 from vaex.config import conf_dir
 from vaex.errors import VaexError
 
@@ -185,6 +185,32 @@ def test_what_is_typed_again_is_the_user_s_own(tmp_path: Path) -> None:
     with resume_arguments(folder, typed) as arguments:
         assert {*typed} <= {*arguments}
     with resume_arguments(folder, ["trust=true"]):
+        pass
+
+
+AGAIN = [
+    *("data.size=32", "data.shape=[1]", "name=x", "name='x'", "data.root='/a b'", "data.root=/a b", "optim.lr=1e-3"),
+    *("seed=3", "data.seed=3", "++data.seed=3", "network.grid={x: 4, y: 5}", "compile=false", "init=null"),
+]
+OTHER = [
+    *("data.size=64", "data.shape=[3]", "name=y", "data.root=/a", "optim.lr=1e-4", "data.seed=4", "seed=3,4"),
+    *("seed=[3]", "seed=true", "~seed", "~seed=3", "+seed=3", "seed=[3", "network.grid={x: 4}", "compile=0"),
+    *("compile=true", "init=x", "nosuch=3", "nosuch=null", "data=sprites", "network=conv", "network.name=null"),
+    *("data.lost=null", "data.size="),
+]
+
+
+def test_a_value_that_is_said_again_changes_nothing(tmp_path: Path) -> None:
+    content = changed("data.root", "/a b")
+    more = {"seed": 3, "optim": {"lr": 0.001}, "compile": False, "init": None, "network": {"grid": {"x": 4, "y": 5}}}
+    content |= {**more, "data": {**content["data"], "seed": "${seed}", "lost": "${nowhere}"}}
+    assert [typed for typed in [*AGAIN, *OTHER] if says_again(content, typed)] == AGAIN
+    folder = put(tmp_path / "run", content)
+    with resume_arguments(folder, ["data.seed=3", "test=false", "name=x"]) as arguments:
+        assert "test=false" in arguments
+        assert not [argument for argument in arguments if argument.startswith(("data.", "name="))]
+    told = pytest.raises(VaexError, match=r"^'data\.seed=4' cannot change in a resumed run")
+    with told, resume_arguments(folder, ["name=x", "data.seed=4"]):
         pass
 
 

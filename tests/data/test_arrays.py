@@ -79,11 +79,34 @@ def test_what_is_no_array_in_a_zip_file_is_not_counted_as_one(tmp_path: Path) ->
         read(tmp_path / "a.npz", "values")
 
 
-def test_columns_first_and_single_numbers_are_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", columns=np.asfortranarray(np.ones((3, 2))), number=np.float64(3))
-    for name in ("columns", "number"):
-        with pytest.raises(VaexError, match="column by column, pickled or a single number"):
-            read(tmp_path / "a.npz", name)
+def test_what_is_not_read_in_blocks_is_told_apart(tmp_path: Path) -> None:
+    path, columns = tmp_path / "a.npz", np.asfortranarray(np.ones((3, 2)))
+    np.savez(path, columns=columns, number=np.float64(3), things=np.array([{"a": 1}]))
+    words = {
+        "columns": r"stored column by column \(Fortran order\).* save it again as np\.ascontiguousarray\(array\)\.",
+        "number": "is a single number, where an array is expected; replace it by the original",
+        "things": "holds Python objects, which are pickled and never read; replace it by the original",
+    }
+    for name, told in words.items():
+        with pytest.raises(VaexError, match=rf"^'{name}' in .*a\.npz .*{told}"):
+            read(path, name)
+    np.savez(path, columns=np.ascontiguousarray(columns))  # what the sentence advises
+    assert read(path, "columns")[0] == (3, 2)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5), (0, 3), (3, 0, 2)])
+def test_arrays_of_columns_are_read_whole(
+    shape: tuple[int, ...], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_BLOCK", block)
+    values = np.asfortranarray(np.random.default_rng(0).integers(0, 99, shape))
+    np.savez(tmp_path / "a.npz", values=values)
+    with stored_arrays(tmp_path / "a.npz") as file:
+        found = file.whole("values")
+    np.testing.assert_array_equal(found, values)
+    assert (found.shape, found.dtype) == (shape, values.dtype)
+    assert found.flags.c_contiguous
 
 
 def test_other_content_is_told(tmp_path: Path) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
+from vaex.build import build_objective
 from vaex.errors import VaexError
+from vaex.objectives.elbo import ELBO
+from vaex.objectives.factor_vae import FactorVAE
 from vaex.objectives.warmup import Warmup
 
 
@@ -63,3 +69,28 @@ def test_cycles_that_do_not_divide_the_steps() -> None:
 def test_bad_settings_are_told(options: dict[str, object], message: str) -> None:
     with pytest.raises(VaexError, match=message):
         Warmup(**options)  # type: ignore[arg-type]
+
+
+OBJECTIVES = ["vae", "beta_vae", "beta_tcvae", "dip_vae_i", "dip_vae_ii", "info_vae", "factor_vae"]
+
+
+@pytest.mark.parametrize("warmup", [3, "linear", [1, 2]], ids=str)
+def test_what_is_no_mapping_is_told(warmup: Any) -> None:
+    words = "objective.warmup must be a mapping of options (kind, steps, start, cycles, proportion), got"
+    told = re.escape(f"{words} {warmup!r}.")
+    for name in OBJECTIVES:
+        with pytest.raises(VaexError, match=f"^{told}$"):
+            build_objective({"name": name, "warmup": warmup})
+    for function in (ELBO, FactorVAE):
+        with pytest.raises(VaexError, match=f"^{told}$"):
+            function(warmup=warmup)
+    with pytest.raises(VaexError, match=r"objective\.attention\.warmup must be a mapping of options"):
+        build_objective({"name": "vae", "attention": {"weight": 1.0, "warmup": warmup}})
+
+
+def test_wrong_options_are_told_without_a_config_too() -> None:
+    for function in (ELBO, FactorVAE):
+        with pytest.raises(VaexError, match=r"objective\.warmup has no option 'step': did you mean 'steps'"):
+            function(warmup={"step": 2})
+        with pytest.raises(VaexError, match=r"objective\.warmup needs a whole number for the option 'steps', got 2\.5"):
+            function(warmup={"kind": "linear", "steps": 2.5})

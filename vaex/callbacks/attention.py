@@ -40,7 +40,7 @@ from vaex.callbacks.kept_methods import added_to, further_methods
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
 from vaex.callbacks.names import check_attention_options
-from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, save_maps
+from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, picture_name, save_maps
 from vaex.callbacks.strips import log_strips
 from vaex.callbacks.throughput import now
 from vaex.columns import columns_to_draw
@@ -250,7 +250,7 @@ class Attention(pl.Callback):
         explanation = self.explain(pl_module, images)
         columns, titles = self._columns(explanation)
         folder, fitting = Path(self.folder or trainer.default_root_dir), trainer.state.fn == "fit"
-        name = f"attention_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
+        name = picture_name(trainer, f"attention_{stage}")
         picture = figure_to_array(explanation_figure(images, explanation, mask, columns, titles))
         save_png(picture, folder / "figures" / f"{name}.png")
         if not fitting:

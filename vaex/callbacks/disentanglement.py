@@ -24,16 +24,26 @@ from vaex.coding import Codes, chosen_images, encoded, has_factors
 from vaex.errors import VaexError, unknown
 from vaex.metrics.disentanglement.collection import SCORES, named_metrics
 from vaex.metrics.disentanglement.information import information_matrix
+from vaex.metrics.disentanglement.pruning import pruned_table
+from vaex.metrics.disentanglement.table import TRAIN, seeded
 
 
 def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
-    """Return the mutual information of latents and factors in nats as a picture (H, W, 3)."""
+    """Return the mutual information of latents and factors in nats as a picture (H, W, 3).
+
+    Collapsed latents, which the metrics leave out, are called that; the title has the number of images.
+
+    Raises:
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`.
+    """
     from vaex.viz import figure_to_array  # matplotlib only when drawn
     from vaex.viz.matrix import matrix_figure
 
     values = information_matrix(table.codes, table.factors, seed)
-    latents = [f"z{place}" for place in range(len(values))]
-    return figure_to_array(matrix_figure(values, latents, table.names, "Mutual information", "nats"))
+    used = pruned_table(table.codes, table.factors).used
+    latents = [f"z{place}" if kept else f"z{place}, collapsed" for place, kept in enumerate(used)]
+    title = f"Mutual information, {min(len(table.codes), TRAIN):,} images"
+    return figure_to_array(matrix_figure(values, latents, table.names, title, "nats"))
 
 
 class Disentanglement(pl.Callback):
@@ -68,6 +78,7 @@ class Disentanglement(pl.Callback):
                 f"{every_n_steps} and {batch_size}."
             )
         chosen_images(2, codes)
+        seeded(seed, 0)
         self.model, self.names, self.every_n_steps = model, named_metrics(names), every_n_steps
         self.codes, self.batch_size, self.seed, self.folder = codes, batch_size, seed, folder
         self._measured_at = -1
@@ -90,7 +101,8 @@ class Disentanglement(pl.Callback):
         self._measured_at = -1
         data = getattr(trainer, "datamodule", None)
         if not has_factors(data):
-            rank_zero_warn(f"{type(data).__name__} states no factors, so disentanglement is not measured.")
+            name = "Data given as loaders, without a data module," if data is None else type(data).__name__
+            rank_zero_warn(f"{name} states no factors, so disentanglement is not measured.")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -27,6 +27,20 @@ def picture_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
     return ended or finished % every_n_epochs == 0 or finished == trainer.max_epochs
 
 
+def picture_name(trainer: pl.Trainer, what: str) -> str:
+    """Return the name of a picture of this moment: ``what``, in a training with the epoch, ``what_epoch0003``.
+
+    Where an epoch has several validations, or a validation several epochs, it is the number of training batches,
+    ``what_step0005000``, so that none takes the place of another.
+    """
+    if trainer.state.fn != "fit":
+        return what
+    interval = trainer.val_check_interval  # 1.0 is an epoch, and 1 a batch
+    if trainer.check_val_every_n_epoch is not None and isinstance(interval, float) and interval == 1:
+        return f"{what}_epoch{trainer.current_epoch:04d}"
+    return f"{what}_step{trainer.fit_loop.total_batch_idx + 1:07d}"
+
+
 def explanation_figure(
     images: Tensor, explanation: Explanation, mask: Tensor | None, columns: list[int], titles: list[str]
 ) -> Figure:

@@ -14,7 +14,7 @@ from vaex.attention.isolation import original, undisturbed
 from vaex.attention.outputs import reconstruction_of
 from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, check_options, model_at
-from vaex.callbacks.pictures import log_animation, log_picture, logged_step, picture_due
+from vaex.callbacks.pictures import log_animation, log_picture, logged_step, picture_due, picture_name
 from vaex.columns import kl_of_maps, strongest, title_of
 from vaex.errors import VaexError
 from vaex.explanation import explain
@@ -184,8 +184,7 @@ class Traversal(pl.Callback):
                 decoded, values=values.tolist(), titles=titles, image=self._image[0].float().cpu().numpy(), maps=maps
             )
         )
-        fitting = trainer.state.fn == "fit"
-        name = f"traversal_{stage}" + (f"_epoch{trainer.current_epoch:04d}" if fitting else "")
+        name = picture_name(trainer, f"traversal_{stage}")
         folder = Path(self.folder or trainer.default_root_dir) / "figures"
         save_png(picture, folder / f"{name}.png")
         animation = save_gif(traversal_frames(decoded), folder / f"{name}.gif")

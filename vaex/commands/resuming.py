@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from vaex.commands.launch import quoted, value_of
+from vaex.commands.launch import quoted, quoted_paths, value_of
 from vaex.commands.own_parts import own_parts_only
+from vaex.config import register_resolvers
 from vaex.errors import VaexError
 from vaex.intake import DEEPEST, check_plain
 from vaex.runs import CHECKPOINTS, LAST, write_atomic
@@ -32,7 +37,7 @@ MAY_CHANGE = (
     "skip_finished",
     "pin_gpus",
 )
-"""Keys that a resumed run may set; all others decide what the weights mean."""
+"""Keys that a resumed run may set; all others decide what the weights mean, and may only be said again."""
 
 LARGEST = 2**20
 """Bytes of a run folder's config that are read; those of vaex have some thousands."""
@@ -94,25 +99,25 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> Iterator[list[st
 
     Raises:
         VaexError: when the folder is no run folder, its config is damaged or would do more than vaex's own parts; for a
-            key or choice that cannot change in the middle of a run.
+            key or choice that would change and cannot in the middle of a run; an equal value is left out.
     """
     folder = folder.resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise VaexError(f"Cannot resume {folder}: it is no run's folder (no .hydra/config.yaml); check the path.")
     dropped = ("resume=", "trust=", "debug=", "hydra.run.dir=", "hydra.output_subdir=")
-    others = [argument for argument in arguments if not argument.lstrip("+").startswith(dropped)]
-    for argument in others:
-        key = argument.lstrip("+~").partition("=")[0]
-        if not argument.startswith("-") and not key.startswith((*MAY_CHANGE, "hydra.")):
-            raise VaexError(
-                f"'{argument}' cannot change in a resumed run, which continues with its own config; start a new run, "
-                f"or set keys of {', '.join(name.rstrip('.') for name in MAY_CHANGE)}."
-            )
+    given = [argument for argument in arguments if not argument.lstrip("+").startswith(dropped)]
+    others = [argument for argument in given if argument.startswith("-") or _may_change(argument)]
     content = read_run_config(folder)
     if not all(isinstance(content.get(key), dict) for key in ("data", "network", "trainer", "paths")):
         raise VaexError(damaged(folder / ".hydra" / "config.yaml"))
     if str(value_of(arguments, "trust")).lower() != "true":
         content = own_parts_only(without(content, others), folder)
+    for argument in given:
+        if argument not in others and not says_again(content, argument):
+            raise VaexError(
+                f"'{argument}' cannot change in a resumed run, which continues with its own config; start a new run, "
+                f"or set keys of {', '.join(name.rstrip('.') for name in MAY_CHANGE)}."
+            )
     content["paths"] = {**content.get("paths", {}), "run": "${hydra:runtime.output_dir}"}
     with tempfile.TemporaryDirectory(prefix="vaex-") as place:
         OmegaConf.save(OmegaConf.create(content), Path(place) / "config.yaml")
@@ -126,6 +131,25 @@ def resume_arguments(folder: Path, arguments: Sequence[str]) -> Iterator[list[st
             f"--config-path={place}",
             "--config-name=config",
         ]
+
+
+def _may_change(argument: str) -> bool:
+    return argument.lstrip("+~").partition("=")[0].startswith((*MAY_CHANGE, "hydra."))
+
+
+def says_again(content: dict[str, Any], argument: str) -> bool:
+    """Return whether ``argument`` is ``key=value`` with the value that the config ``content``, once checked, has."""
+    register_resolvers()
+    try:
+        override = OverridesParser.create().parse_override(quoted_paths([argument])[0])
+        typed: Any = override.value()
+        if override.type not in (OverrideType.CHANGE, OverrideType.FORCE_ADD) or override.package is not None:
+            return False
+        stored: Any = OmegaConf.select(OmegaConf.create(content), override.key_or_group, default=Ellipsis)
+        plain = OmegaConf.to_container(stored, resolve=True) if OmegaConf.is_config(stored) else stored
+    except (HydraException, OmegaConfBaseException):  # no override, or an interpolation that leads nowhere
+        return False
+    return bool(plain == typed) and isinstance(plain, bool) == isinstance(typed, bool)
 
 
 def without(content: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ _REPLACE = "replace it by the original, or delete it"
 
 
 class StoredArray(NamedTuple):
-    """An array in a file: shape, type, and its rows in order, some (n, ...) at a time."""
+    """An array in a file: shape, type, and its rows in order, some (n, ...) at a time; columns of ``columns_first``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     blocks: Iterator[NDArray[Any]]
+    columns_first: bool = False
 
 
 @contextlib.contextmanager
@@ -60,17 +61,33 @@ class ArrayFile:
         """Return an array whose blocks are to be read before the next array is asked for.
 
         Raises:
-            VaexError: when there is none of that name.
+            VaexError: when there is none of that name, or its rows do not lie together.
         """
+        found = self._stored(name)
+        if found.columns_first:
+            raise VaexError(
+                f"'{name}' in {self.path} is stored column by column (Fortran order), but is read row by row; save it "
+                "again as np.ascontiguousarray(array)."
+            )
+        return found
+
+    def _stored(self, name: str) -> StoredArray:
         if name not in self.names:
             raise VaexError(f"{self.path} has no array '{name}', but {', '.join(self.names) or 'none'}; {_REPLACE}.")
         found: StoredArray = self._read(name)
         return found
 
     def whole(self, name: str) -> NDArray[Any]:
-        """Return a small array as it is."""
-        shape, dtype, blocks = self.array(name)
-        return np.concatenate([np.empty((0, *shape[1:]), dtype), *blocks])
+        """Return a small array as it is.
+
+        Raises:
+            VaexError: when there is none of that name.
+        """
+        shape, dtype, blocks, columns_first = self._stored(name)
+        if columns_first:  # the rows of the array turned over
+            shape = shape[::-1]
+        found = np.concatenate([np.empty((0, *shape[1:]), dtype), *blocks])
+        return np.ascontiguousarray(found.T) if columns_first else found
 
 
 def _npy_array(path: Path, archive: zipfile.ZipFile, name: str) -> StoredArray:
@@ -81,9 +98,11 @@ def _npy_array(path: Path, archive: zipfile.ZipFile, name: str) -> StoredArray:
         shape, columns_first, dtype = read(stream)
     except ValueError as error:
         raise VaexError(f"'{name}' in {path} is no array that numpy reads ({error}); {_REPLACE}.") from error
-    if columns_first or dtype.hasobject or not shape:
-        raise VaexError(f"'{name}' in {path} is stored column by column, pickled or a single number; {_REPLACE}.")
-    return StoredArray(shape, dtype, _npy_blocks(stream, shape, dtype))
+    if dtype.hasobject:
+        raise VaexError(f"'{name}' in {path} holds Python objects, which are pickled and never read; {_REPLACE}.")
+    if not shape:
+        raise VaexError(f"'{name}' in {path} is a single number, where an array is expected; {_REPLACE}.")
+    return StoredArray(shape, dtype, _npy_blocks(stream, shape[::-1] if columns_first else shape, dtype), columns_first)
 
 
 def _npy_blocks(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:

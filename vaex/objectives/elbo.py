@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaex.checked import call_checked
 from vaex.errors import VaexError
 from vaex.objectives.gathering import joint_mean
 from vaex.objectives.terms import AFTER_TRAINING, Terms
@@ -62,7 +63,7 @@ class ELBO:
     def __init__(self, warmup: Mapping[str, Any] | None = None, free_bits: float = 0.0, beta: float = 1.0) -> None:
         if not (0 <= free_bits < math.inf and 0 <= beta < math.inf):
             raise VaexError(f"objective.free_bits and objective.beta must be 0 or more, got {free_bits} and {beta}.")
-        self.warmup = Warmup(**(warmup or {}))
+        self.warmup: Warmup = call_checked("objective.warmup", Warmup, warmup or {})
         self.free_bits = free_bits
         self.beta = beta
 

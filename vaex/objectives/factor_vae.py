@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaex.checked import call_checked
 from vaex.errors import VaexError
 from vaex.objectives.elbo import ELBO
 from vaex.objectives.terms import Terms
@@ -88,7 +89,7 @@ class FactorVAE(ELBO):
                 f"objective.discriminator must be a mapping such as {{width: 1000}}, got {discriminator!r}."
             )
         self.gamma = gamma
-        self.gamma_warmup = Warmup(**(warmup or {}))
+        self.gamma_warmup: Warmup = call_checked("objective.warmup", Warmup, warmup or {})
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms at optimiser step ``step``, the total correlation left out of the total."""

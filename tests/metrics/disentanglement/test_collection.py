@@ -95,3 +95,29 @@ def test_wrong_names_and_shapes_are_told() -> None:
         metric.update(CODES, FACTORS[:3])
     with pytest.raises(VaexError, match="of the same images"):
         metric.update(CODES[:, 0], FACTORS)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, 2**32])
+def test_a_seed_that_is_none_is_told_at_once(seed: Any) -> None:
+    with pytest.raises(VaexError, match="seed must be a whole number from 0 to 4294967295, got"):
+        DisentanglementMetrics(["mig"], seed=seed)
+
+
+def test_batches_of_another_width_are_told_when_they_come() -> None:
+    metric = DisentanglementMetrics(["mig"])
+    four = torch.cat([CODES, CODES], 1)
+    metric.update(four, FACTORS)
+    with pytest.raises(VaexError, match=r"codes \(B, D\) .* fed 4 columns and then 2: use a metric for each"):
+        metric.update(CODES, FACTORS)
+    with pytest.raises(VaexError, match=r"factors \(B, F\) .* fed 2 columns and then 1"):
+        metric.update(four, FACTORS[:, :1])
+    assert float(metric.compute()["mig"]) == pytest.approx(all_scores(four, FACTORS, ["mig"])["mig"])
+    others = [DisentanglementMetrics(["mig"]), DisentanglementMetrics(["mig"])]
+    others[0].update(CODES, FACTORS)
+    others[1].update(four, FACTORS)
+    others[0].merge_state(others[1])
+    with pytest.raises(VaexError, match=r"fed (2 columns and then 4|4 columns and then 2)"):
+        others[0].compute()
+    metric.reset()
+    metric.update(CODES, FACTORS)
+    assert float(metric.compute()["mig"]) == pytest.approx(all_scores(CODES, FACTORS, ["mig"])["mig"])

@@ -75,6 +75,23 @@ def test_modularity_is_that_of_the_library_on_equal_rows(entangled: Case) -> Non
     assert modularity(codes, factors) == pytest.approx(library.modularity(codes, factors), abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_explicitness_of_too_few_images_is_told(seed: int) -> None:
+    """By sets: the first factor of which no value that was fitted to divides the images to judge by."""
+    factors = grid(3, 4, 6, 5)
+    factors = factors[np.random.default_rng(seed).permutation(len(factors))[: 7 + seed % 3]]
+    train, test = (part.classes for part in drawn(code_table(factors, factors), 0))
+    for factor in range(4):
+        judged = set(test[:, factor].tolist())
+        if len(judged) < 2 or not judged & set(train[:, factor].tolist()):
+            told = f"a value of factor {factor} that some of the {len(test)} images to judge by .* encode more images"
+            with pytest.raises(VaexError, match=told):
+                modularity_scores(factors, factors)
+            break
+    else:
+        assert np.isfinite(list(modularity_scores(factors, factors).values())).all()
+
+
 def test_explicitness_is_that_of_the_library_on_equal_rows(entangled: Case) -> None:
     codes, factors = entangled.codes[:, 1:6], entangled.factors[:, [0, 2]]
     train, test = drawn(code_table(codes, factors), 3, 600, 400)
@@ -117,5 +134,5 @@ def test_noise_is_near_chance(dsprites: Any) -> None:
 
 
 def test_wrong_bins_are_told(entangled: Case) -> None:
-    with pytest.raises(VaexError, match="bins must be at least 1"):
+    with pytest.raises(VaexError, match="bins must be a whole number, at least 1"):
         mig_scores(*entangled, bins=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,31 @@ def test_draws_that_tell_nothing_are_refused() -> None:
         drawn(table, 0, 1, 5)
     with pytest.raises(VaexError, match="got 2 images"):
         drawn(code_table(CODES[:2], FACTORS[[0, 4]]), 0)
+
+
+WRONG: dict[str, list[dict[str, Any]]] = {
+    "factor_vae": [{"votes": 5}, {"votes": (10.5, 5)}, {"votes": (10,)}, {"votes": (10, True)}, {"batch": 2.5}],
+    "beta_vae": [{"votes": None}, {"votes": "many"}, {"batch": "8"}],
+    "mig": [{"bins": 2.5}, {"bins": "20"}, {"train": 50.5}],
+    "modularity": [{"bins": 2.5}, {"train": 50.5}, {"test": 2.5}],
+    "irs": [{"bins": 2.5}, {"train": 1.5}],
+    "sap": [{"train": None}],
+    "dci_forest": [{"trees": 2.5}, {"leaf": True}],
+}
+
+
+@pytest.mark.parametrize(("name", "options"), [(name, options) for name, many in WRONG.items() for options in many])
+def test_sizes_that_are_no_whole_numbers_are_told(name: str, options: dict[str, Any]) -> None:
+    ((key, value),) = options.items()
+    with pytest.raises(VaexError, match=rf"at least [12].*got .*{re.escape(repr(value))}") as told:
+        SCORES[name](CODES, FACTORS, **options)
+    assert key in str(told.value) or key in ("train", "test")
+
+
+def test_sizes_of_numpy_are_whole_numbers() -> None:
+    counts: Any = [np.int32(50), np.int64(20)]
+    assert SCORES["factor_vae"](CODES, FACTORS, votes=counts, batch=np.int8(8))["factor_vae"] >= 0
+    assert SCORES["mig"](CODES, FACTORS, bins=np.uint8(5)) == SCORES["mig"](CODES, FACTORS, bins=5)
 
 
 def test_codes_of_a_model_in_bf16_are_taken() -> None:

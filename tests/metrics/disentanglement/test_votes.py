@@ -144,6 +144,19 @@ def test_a_table_that_is_the_whole_grid_may_have_rare_values() -> None:
         factor_vae_scores(factors[1:], factors[1:], votes=(50, 50))
 
 
+def test_many_images_of_few_combinations_are_not_the_whole_grid() -> None:
+    """More rows than combinations, but value 1 of factor 0 in two images alone: a vote would see the same two."""
+    common = np.tile(grid(1, 2, 3), (200, 1))[:998]
+    factors = np.concatenate([common, [[1, 0, 0], [1, 1, 2]]])
+    assert len({tuple(row) for row in factors.tolist()}) < 2 * 2 * 3 < len(factors)
+    codes = np.random.default_rng(0).standard_normal((1000, 4))
+    with pytest.raises(VaexError, match="value 1 of factor 0 occurs in 2 of 1000 images: encode more images"):
+        factor_vae_scores(codes, factors, votes=(50, 50))
+    every = np.concatenate([common, grid(2, 2, 3)[6:]])
+    assert len({tuple(row) for row in every.tolist()}) == 2 * 2 * 3
+    assert factor_vae_scores(np.resize(codes, (1004, 4)), every, votes=(50, 50))["factor_vae_active_latents"] == 4
+
+
 def test_large_codes_score_as_small_ones(entangled: Case) -> None:
     codes, factors = entangled
     options: Any = {"votes": (300, 300), "threshold": 0.0}

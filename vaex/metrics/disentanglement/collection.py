@@ -15,6 +15,7 @@ from vaex.metrics.disentanglement.importance import dci_forest_scores, dci_score
 from vaex.metrics.disentanglement.information import mig_scores, modularity_scores
 from vaex.metrics.disentanglement.interventions import irs_scores
 from vaex.metrics.disentanglement.predictors import sap_scores
+from vaex.metrics.disentanglement.table import seeded
 from vaex.metrics.disentanglement.votes import beta_vae_scores, factor_vae_scores
 
 SCORES: dict[str, Callable[..., dict[str, float]]] = {
@@ -61,6 +62,16 @@ def all_scores(codes: Any, factors: Any, names: Sequence[str] = USUAL, seed: int
     return found
 
 
+def _one_width(codes: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    for name, parts in (("codes (B, D)", codes), ("factors (B, F)", factors)):
+        first, *_ = widths = list(dict.fromkeys(part.shape[1] for part in parts))
+        if len(widths) > 1:
+            raise VaexError(
+                f"DisentanglementMetrics takes {name} of one model and data set, but was fed {first} columns and then "
+                f"{widths[1]}: use a metric for each, or call reset between them."
+            )
+
+
 class DisentanglementMetrics(Metric):
     """How far each latent stands for one factor, by the metrics ``names``, each drawing with ``seed``.
 
@@ -68,7 +79,7 @@ class DisentanglementMetrics(Metric):
     twice.
 
     Raises:
-        VaexError: for an unknown metric, or one that is named twice.
+        VaexError: for an unknown metric, one that is named twice, or a seed that is none.
 
     Examples:
         >>> metric = DisentanglementMetrics(["mig"])
@@ -87,6 +98,7 @@ class DisentanglementMetrics(Metric):
 
     def __init__(self, names: Sequence[str] = USUAL, seed: int = 0) -> None:
         super().__init__()
+        seeded(seed, 0)
         self.names, self.seed = named_metrics(names), seed
         self.add_state("codes", default=[], dist_reduce_fx="cat")
         self.add_state("factors", default=[], dist_reduce_fx="cat")
@@ -95,13 +107,14 @@ class DisentanglementMetrics(Metric):
         """Take in the codes (B, D) and factors (B, F) of a batch.
 
         Raises:
-            VaexError: when they are not of the same images.
+            VaexError: when they are not of the same images, or have another D or F than before.
         """
         if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors):
             raise VaexError(
                 "DisentanglementMetrics takes codes (B, D) and factors (B, F) of the same images, got "
                 f"{tuple(codes.shape)} and {tuple(factors.shape)}."
             )
+        _one_width([*self.codes[-1:], codes], [*self.factors[-1:], factors])
         self.codes.append(codes.detach().float())
         self.factors.append(factors.detach())
 
@@ -113,6 +126,8 @@ class DisentanglementMetrics(Metric):
         """
         if not len(self.codes):
             raise VaexError("DisentanglementMetrics has seen no codes: call update first.")
+        if isinstance(self.codes, list):  # those of other processes have been put together
+            _one_width(self.codes, self.factors)
         codes, factors = dim_zero_cat(self.codes), dim_zero_cat(self.factors)
         found = all_scores(codes, factors, self.names, self.seed)
         return {name: torch.tensor(value, device=self.device) for name, value in found.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.pruning import COLLAPSED, Pruned, pruned_table
-from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Split, drawn
+from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Split, drawn, is_whole
 
 TINY = 1e-11
 
@@ -128,8 +128,8 @@ def dci_forest_scores(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    if trees < 1 or leaf < 1:
-        raise VaexError(f"dci_forest needs trees and leaf of at least 1, got {trees} and {leaf}.")
+    if not (is_whole(trees, 1) and is_whole(leaf, 1)):
+        raise VaexError(f"dci_forest needs trees and leaf of at least 1, got {trees!r} and {leaf!r}.")
 
     def forest() -> Any:  # the number of processes changes no value
         options = {"min_samples_leaf": leaf, "max_features": None, "random_state": seed, "n_jobs": -1}

@@ -10,7 +10,17 @@ import numpy as np
 
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.pruning import COLLAPSED, Pruned, pruned_table
-from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, code_table, drawn, sample
+from vaex.metrics.disentanglement.table import (
+    TEST,
+    TRAIN,
+    CodeTable,
+    Floats,
+    Integers,
+    code_table,
+    drawn,
+    is_whole,
+    sample,
+)
 
 BINS = 20
 NOTHING = 1e-12
@@ -24,8 +34,8 @@ def binned(codes: Floats, bins: int = BINS) -> Integers:
 
     A value on an edge belongs to the bin above it; a latent that is constant has one bin in use.
     """
-    if bins < 1:
-        raise VaexError(f"bins must be at least 1, got {bins}.")
+    if not is_whole(bins, 1):
+        raise VaexError(f"bins must be a whole number, at least 1, got {bins!r}.")
     found = np.empty(codes.shape, np.int64, order="F")
     for place, column in enumerate(codes.T):
         low, high = float(column.min()), float(column.max())
@@ -191,7 +201,7 @@ def modularity_scores(
     The other latents are counted as ``modularity_pruned_latents``.
 
     Raises:
-        VaexError: as `vaex.metrics.disentanglement.table.code_table`.
+        VaexError: as `vaex.metrics.disentanglement.table.code_table`; for so few images that a factor cannot be judged.
 
     Source: Ridgeway & Mozer, "Learning Deep Disentangled Embeddings with the F-Statistic Loss", NeurIPS 2018, as in
     disentanglement_lib.

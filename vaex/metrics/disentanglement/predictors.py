@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vaex.errors import VaexError
 from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table
 from vaex.metrics.disentanglement.table import TEST, TRAIN, Floats, Integers, Split, drawn
 from vaex.metrics.ranking import auroc
@@ -96,6 +97,9 @@ def explicitness(split: Split) -> tuple[float, float]:
     """Return the mean area under the ROC curve of logistic regressions of the factors, in training and in test.
 
     Codes are standardised by the training part; a class that does not occur, or alone, is left out of its mean.
+
+    Raises:
+        VaexError: for a factor of which no class is left.
     """
     mean, spread = split.train.codes.mean(0), split.train.codes.std(0)
     scale = np.where(spread > 0, spread, 1.0)
@@ -110,6 +114,12 @@ def explicitness(split: Split) -> tuple[float, float]:
                 for column, value in enumerate(model.classes_)
                 if 0 < (classes[:, factor] == value).sum() < len(classes)
             ]
-            sums[place] += np.mean(areas) if areas else np.nan
+            if not areas:
+                raise VaexError(
+                    f"Explicitness needs a value of factor {factor} that some of the {len(classes)} images to judge by "
+                    f"have and others have not, among those of the {len(parts[0][1])} images fitted to, and there is "
+                    "none: encode more images."
+                )
+            sums[place] += np.mean(areas)
     train, test = sums / parts[0][1].shape[1]
     return float(train), float(test)

@@ -19,6 +19,11 @@ TRAIN, TEST = 10_000, 5_000
 """Rows that a predictor is fitted to, and those that it is judged by."""
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Tell whether ``value`` is a whole number, ``least`` or more."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 class CodeTable(NamedTuple):
     """Codes (N, D) and factors (N, F) as classes 0..size-1, ``sizes`` (F,) being the numbers of values that occur.
 
@@ -106,8 +111,8 @@ def sample(table: CodeTable, seed: int, count: int = TRAIN) -> CodeTable:
     Raises:
         VaexError: when fewer than 2 are asked for, or a factor is constant among those drawn.
     """
-    if count < 2:
-        raise VaexError(f"Metrics need at least 2 images, got {count}.")
+    if not is_whole(count, 2):
+        raise VaexError(f"Metrics need at least 2 images, a whole number, got {count!r}.")
     if count >= len(table.codes):
         return table
     return _rows(table, _order(table, seed)[:count])
@@ -121,8 +126,10 @@ def drawn(table: CodeTable, seed: int, train: int = TRAIN, test: int = TEST) -> 
     Raises:
         VaexError: when a number is out of range, or so few images come that a factor is constant among those fitted to.
     """
-    if train < 2 or test < 1:
-        raise VaexError(f"Metrics need at least 2 images to fit to and 1 to judge by, got {train} and {test}.")
+    if not (is_whole(train, 2) and is_whole(test, 1)):
+        raise VaexError(
+            f"Metrics need at least 2 images to fit to and 1 to judge by, whole numbers, got {train!r} and {test!r}."
+        )
     total = len(table.codes)
     if total < 3:
         raise VaexError(f"This metric fits to some images and is judged by others, got {total} images: encode more.")
@@ -141,7 +148,7 @@ def seeded(seed: Any, stream: int) -> np.random.Generator:
     Raises:
         VaexError: for a seed that scikit-learn would not take either.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+    if not is_whole(seed, 0) or int(seed) >= 2**32:
         raise VaexError(f"seed must be a whole number from 0 to 4294967295, got {seed!r}.")
     return np.random.default_rng((int(seed), stream))
 
@@ -175,7 +182,8 @@ class RowDraws:
         self._counts = [
             np.bincount(column, minlength=size) for column, size in zip(table.classes.T, sizes, strict=True)
         ]
-        whole = total >= math.prod(sizes)
+        strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
+        whole, in_order = _grid(table.classes, strides, math.prod(sizes))
         for place, counts in enumerate(self._counts):
             if counts.min() < (2 if whole else least):
                 raise VaexError(
@@ -183,8 +191,7 @@ class RowDraws:
                     f"{place} occurs in {counts.min()} of {total} images: encode more images, or lower batch."
                 )
         # Rows of a whole grid in order are arithmetic; otherwise they are sorted by each factor
-        strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
-        self._strides = strides if total == math.prod(sizes) and _in_order(table.classes, strides) else None
+        self._strides = strides if in_order else None
         self._orders = []
         if self._strides is None:
             for column, size in zip(table.classes.T, sizes, strict=True):
@@ -226,6 +233,11 @@ class RowDraws:
         return factors, first, second
 
 
-def _in_order(classes: Integers, strides: Integers) -> bool:
+def _grid(classes: Integers, strides: Integers, combinations: int) -> tuple[bool, bool]:
+    """Return whether ``classes`` (N, F) hold every combination of values, and whether they are just these, in order."""
+    if len(classes) < combinations:  # also keeps the table below small, and its indices within int64
+        return False, False
     position = sum(column * stride for column, stride in zip(classes.T, strides.tolist(), strict=True))
-    return np.array_equal(position, np.arange(len(classes)))
+    found = np.zeros(combinations, bool)
+    found[position] = True
+    return bool(found.all()), np.array_equal(position, np.arange(combinations))

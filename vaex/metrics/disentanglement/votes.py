@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,17 @@ from numpy.typing import NDArray
 from vaex.errors import VaexError
 from vaex.metrics.disentanglement.predictors import logistic
 from vaex.metrics.disentanglement.pruning import COLLAPSED, pruned_table, used_latents, variance
-from vaex.metrics.disentanglement.table import TEST, TRAIN, CodeTable, Floats, Integers, RowDraws, code_table, seeded
+from vaex.metrics.disentanglement.table import (
+    TEST,
+    TRAIN,
+    CodeTable,
+    Floats,
+    Integers,
+    RowDraws,
+    code_table,
+    is_whole,
+    seeded,
+)
 
 BATCH = 64
 Singles = NDArray[np.float32]
@@ -51,10 +62,12 @@ def vote_table(factors: Integers, latents: Integers, shape: tuple[int, int]) -> 
     return flat.reshape(shape).astype(np.int64)
 
 
-def _checked(votes: tuple[int, int], batch: int, table: CodeTable) -> None:
-    if min(votes) < 1 or batch < 2:
+def _checked(votes: Any, batch: Any, table: CodeTable) -> None:
+    two = isinstance(votes, Sequence) and len(votes) == 2 and all(is_whole(count, 1) for count in votes)
+    if not two or not is_whole(batch, 2):
         raise VaexError(
-            f"Votes need batches of at least 2 and at least 1 vote to fit and to judge, got {batch}, {votes}."
+            "Votes need batches of at least 2 images and two numbers of votes, at least 1 vote to fit to and 1 to "
+            f"judge by, as votes=(10000, 5000), got batch={batch!r} and votes={votes!r}."
         )
     if len(table.codes) < batch:
         raise VaexError(
