@@ -21,7 +21,7 @@ TRAIN, TEST = 10_000, 5_000
 
 def is_whole(value: Any, least: int) -> bool:
     """Tell whether ``value`` is a whole number, ``least`` or more."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
 class CodeTable(NamedTuple):
