@@ -58,6 +58,17 @@ def test_what_the_codes_do_not_allow_is_told(trained: Path, tmp_path: Path, caps
     assert "vaex: factor_vae is not measured: A vote looks at 64 images" in capsys.readouterr().err
 
 
+def test_a_picture_that_cannot_be_drawn_loses_no_score(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(table: Any, seed: int) -> None:
+        raise VaexError("Factor 0 has one value.")
+
+    monkeypatch.setattr("vaex.callbacks.disentanglement.information_picture", broken)
+    assert "mig" in evaluate(tmp_path / "a", f"ckpt={trained}", "metrics.disentanglement.names=[mig]")
+    assert "vaex: mutual information is not drawn: Factor 0 has one value." in capsys.readouterr().err
+
+
 def test_wrong_names_end_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "metrics.disentanglement.names=[migs]") == 1
     assert "Unknown disentanglement metric 'migs': did you mean 'mig'" in capsys.readouterr().err
