@@ -49,6 +49,12 @@ def test_its_own_config_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "vaex.callbacks.Attention" not in shipped_parts("data")
 
 
+def test_the_progress_bar_of_earlier_runs_is_taken(tmp_path: Path) -> None:
+    bar = {"_target_": "lightning.pytorch.callbacks.RichProgressBar", "refresh_rate": 10}
+    content = {"callbacks": {"progress": bar}}
+    assert own_parts_only(content, tmp_path)["callbacks"] == content["callbacks"]
+
+
 EVIL = {
     "os.system": {"command": "touch {witness}"},
     "subprocess.check_call": {"args": ["touch", "{witness}"]},

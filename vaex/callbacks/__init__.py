@@ -6,6 +6,7 @@ from vaex.callbacks.bound import ImportanceBound
 from vaex.callbacks.disentanglement import Disentanglement
 from vaex.callbacks.last import LastCheckpoint
 from vaex.callbacks.latents import Latents
+from vaex.callbacks.progress import ProgressBar
 from vaex.callbacks.throughput import Throughput
 from vaex.callbacks.traversal import Traversal
 
@@ -16,6 +17,7 @@ __all__ = [
     "ImportanceBound",
     "LastCheckpoint",
     "Latents",
+    "ProgressBar",
     "Throughput",
     "Traversal",
 ]

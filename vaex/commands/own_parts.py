@@ -20,6 +20,9 @@ BUILT = ("data", "callbacks", "logger")
 PLACES = ("path", "folder", "dirpath", "dir", "save_dir", "log_dir", "root_dir", "default_root_dir")
 """Options of callbacks and loggers that say where they write."""
 
+EARLIER = {"callbacks": {"lightning.pytorch.callbacks.RichProgressBar": ("_target_", "refresh_rate")}}
+"""What conf/ built before and run folders still name, as `shipped_parts` returns it."""
+
 _TRUST = "type trust=true if you wrote this folder's config yourself"
 _KEY_NAME = re.compile(r"\$\{([\w./\[\]]+)\}")
 _KEY = re.compile(r"\$\{[\w./]+\}")
@@ -196,7 +199,7 @@ def _below(text: str, folder: Path) -> bool:
 @cache
 def shipped_parts(group: str) -> dict[str, tuple[str, ...]]:
     """Return what conf/ builds in a group, ``_target_`` -> option names: the registry of what a run folder may name."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = dict(EARLIER.get(group, {}))
     for file in sorted((conf_dir() / group).glob("*.yaml")):
         content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         for part in [content] if group == "data" else (content or {}).values():
