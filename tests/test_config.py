@@ -211,7 +211,7 @@ def test_detectors_of_features_stand_beside_their_controls(experiment: str, own:
     assert (options["untrained_attention"]["untrained"], options["mean_map"]["of"]) == (True, "feature_residual")
     assert own in {option.get("of") for option in options.values() if option["name"] == "mean_map"}
     untrained = options["untrained_attention"]["maps"]
-    assert untrained == {key: config["attention"][key] for key in ("layer", "method", "target", "rectify")}
+    assert untrained == {key: value for key, value in config["attention"].items() if key != "chunk"}
 
 
 @pytest.mark.parametrize("data", ["folder", "visa", "defects"])

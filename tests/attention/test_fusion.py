@@ -40,6 +40,16 @@ def test_a_product_of_many_weak_maps_does_not_vanish() -> None:
     torch.testing.assert_close(product_fusion(maps), maps[0])
 
 
+def test_a_sum_alone_tells_a_bright_image_from_a_dark_one() -> None:
+    """The second image is the first at a tenth of its brightness."""
+    maps = torch.stack([MAPS[:, 0], MAPS[:, 0] / 10], 1)
+    for name, ratio in {"mean": 1.0, "product": 1.0, "sum": 10.0}.items():
+        bright, dark = FUSIONS[name](maps)
+        torch.testing.assert_close(bright, ratio * dark)
+    by_pixel = [sum(column) for column in maps.flatten(1).T.tolist()]
+    torch.testing.assert_close(FUSIONS["sum"](maps).flatten(), torch.tensor(by_pixel, dtype=torch.float64))
+
+
 def test_nan_stays_nan() -> None:
     maps = MAPS.clone()
     maps[1, 0, 0, 2, 2] = torch.nan

@@ -132,6 +132,63 @@ def test_the_map_that_is_trained_is_the_one_that_explains() -> None:
     torch.testing.assert_close(objective.maps(output).detach() * 4, shown, rtol=1e-4, atol=1e-4)  # 4 = sqrt(16)
 
 
+@pytest.mark.parametrize("network", ["cells alike", "cells of two sizes"])
+@pytest.mark.parametrize("kind", ["attention", "activation"])
+def test_maps_of_several_layers_are_trained_as_their_sum_explains(kind: str, network: str) -> None:
+    from vaex.attention import latent_attention
+
+    given = batch()
+    vae: Any
+    if network == "cells alike":
+        vae, layers = model(), ["input", "conv1"]
+    else:
+        torch.manual_seed(0)
+        vae = build_model({"name": "conv", "shape": [1, 32, 32], "latents": 3, "width": 4, "depth": 3, "hidden": 8})
+        layers = ["conv2", "conv1"]  # 8x8 and 16x16 cells, 8 and 4 channels
+    objective, output, terms = run(vae, given, map=kind, layer=layers)
+    found = objective.maps(output)
+    options = {"attention": {"method": "hires_cam", "rectify": "root"}, "activation": {"method": "activation"}}[kind]
+    size = tuple(found.shape[-2:])
+    assert size == ((8, 8) if network == "cells alike" else (16, 16))
+    shown = latent_attention(vae, given["image"], layers, target="total_kl", fuse="sum", size=size, **options)  # type: ignore[arg-type]
+    factor = output.activations[layers[0]].shape[1] ** 0.5 if kind == "attention" else 1.0
+    torch.testing.assert_close(found.detach() * factor, shown, rtol=1e-3, atol=3e-3 * float(shown.abs().max()))
+    share = torch.nn.functional.adaptive_avg_pool2d(given["mask"], size)
+    torch.testing.assert_close(terms.parts["defect"], balanced_cross_entropy(4 * found - 4, share, 0.15))
+
+
+def test_the_weights_learn_through_the_maps_of_two_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The derivative of the whole loss by a weight of the hidden layer, against the difference of two losses."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)  # single precision would hide a small error in the difference
+    vae, given = model().double(), batch()
+    given = {**given, "image": given["image"].double()}
+    weight = vae.encoder.get_submodule("mean").weight
+    assert isinstance(weight, Tensor)
+    (found,) = torch.autograd.grad(run(vae, given, layer=["input", "conv1"])[2].total, [weight])
+    alone = torch.autograd.grad(run(vae, given, layer="input")[2].total, [weight])[0]
+    for place in ((0, 17, 0, 0), (5, 20, 0, 0)):  # hidden channels follow the 16 of the features
+        sides = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                weight[place] += step
+            sides.append(float(run(vae, given, layer=["input", "conv1"])[2].total.detach()))
+            with torch.no_grad():
+                weight[place] -= step
+        assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4)
+        assert float(found[place]) != pytest.approx(float(alone[place]), rel=2e-2)
+
+
+@pytest.mark.parametrize("layer", [[], ["input", "input"]])
+def test_layers_are_named_once(layer: list[str]) -> None:
+    with pytest.raises(VaexError, match=r"objective\.layer must be a layer or a list of different ones"):
+        SyntheticAttention(layer=layer)
+
+
+def test_kinds_split_one_layer() -> None:
+    with pytest.raises(VaexError, match=r"one layer; name one in objective\.layer"):
+        SyntheticAttention(layer=["input", "conv1"], kinds=["noise", "flat"])
+
+
 @pytest.mark.parametrize("kind", ["attention", "direct"])
 def test_the_terms_add_up(kind: str) -> None:
     vae, given = model(), batch()

@@ -9,8 +9,13 @@ from torch import Tensor
 
 
 def mean_fusion(maps: Tensor) -> Tensor:
-    """Return the mean over the layers of ``maps`` (L, B, T, H, W), each scaled to a largest |value| of 1."""
+    """Return the mean over the layers of ``maps`` (L, B, T, H, W)."""
     return maps.mean(0)
+
+
+def sum_fusion(maps: Tensor) -> Tensor:
+    """Return the sum over the layers of ``maps`` (L, B, T, H, W)."""
+    return maps.sum(0)
 
 
 def product_fusion(maps: Tensor) -> Tensor:
@@ -26,11 +31,23 @@ def product_fusion(maps: Tensor) -> Tensor:
     return torch.where(maps.detach().isnan().any(0), torch.nan, fused)
 
 
-FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean_fusion, "product": product_fusion}
-"""How maps of several layers (L, B, T, H, W), each scaled to a largest |value| of 1, become one."""
-
-
 def to_one(maps: Tensor) -> Tensor:
-    """Return maps (B, T, H, W), each divided by its largest |value|; an empty one stays empty."""
+    """Return maps (..., H, W), each divided by its largest |value|; an empty one stays empty."""
     most = maps.abs().amax((-2, -1), keepdim=True)
     return maps / torch.where(most > torch.finfo(maps.dtype).tiny, most, 1.0)
+
+
+def _scaled(fuse: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda maps: fuse(to_one(maps))
+
+
+FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": _scaled(mean_fusion),
+    "product": _scaled(product_fusion),
+    "sum": sum_fusion,
+}
+"""How maps of several layers (L, B, T, H, W) become one (B, T, H, W).
+
+Each is scaled to a largest |value| of 1, which makes layers alike, and images, too; ``sum`` takes them as they are, so
+that a bright image stays brighter than a dark one.
+"""

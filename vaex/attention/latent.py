@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vaex.attention.checks import check_chunk, check_images, check_model, check_recorded, spatial, whole_numbers
-from vaex.attention.fusion import FUSIONS, to_one
+from vaex.attention.fusion import FUSIONS
 from vaex.attention.image_methods import ImageMethod, View
 from vaex.attention.isolation import alone, differentiable, original, single_image, uncoupled, undisturbed
 from vaex.attention.layers import capture, default_layer
@@ -50,9 +50,9 @@ def latent_attention(
     up to the scale of its gradient; its absolute value is taken after the resizing, as there.
 
     ``method`` and ``target`` are names (`vaex.attention.methods`, `vaex.attention.targets`), mappings of a name and
-    parameters such as ``{"name": "sample", "n": 8}``, or objects. Several layers are fused (`FUSIONS`): each one's map
-    is scaled to a largest absolute value of 1, so the result has no unit. Methods that read the image alone ignore
-    ``layer``.
+    parameters such as ``{"name": "sample", "n": 8}``, or objects. Several layers are fused (`FUSIONS`): "mean"
+    and "product" scale each one's map to a largest absolute value of 1, so the result has no unit and no image is
+    brighter than another; "sum" takes the maps as they are. Methods that read the image alone ignore ``layer``.
 
     The call runs in evaluation mode and the precision of the parameters, works under ``no_grad`` and
     ``inference_mode``, and leaves no hook, gradient, changed flag or random draw behind; threads that share a model
@@ -96,7 +96,7 @@ def latent_attention(
     if size == "layer":
         raise VaexError("Maps of several layers have no common cells; choose size='input' or a pair (H, W).")
     with alone(call.model), torch.set_grad_enabled(create_graph):
-        return FUSIONS[fuse](torch.stack([to_one(call.sized(name, size)) for name in layer]))
+        return FUSIONS[fuse](torch.stack([call.sized(name, size) for name in layer]))
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vaex.attention import attention_maps
 from vaex.attention.groups import check_names, group_sums
 from vaex.attention.isolation import refuse_coupling
+from vaex.attention.maps import resize_maps
 from vaex.attention.methods import signed_root
 from vaex.attention.target import Target
 from vaex.attention.targets import target_named
@@ -80,8 +81,9 @@ class SyntheticAttention:
     ``map`` "attention" is HiResCAM of ``target`` at ``layer``, as `vaex.explain` gives it with ``method=hires_cam
     rectify=root``, here per channel. Its controls have no gradient: "direct" is the length of the code at each cell of
     a latent grid, "activation" that of the layer's activation, for codes without cells (``method=activation``).
-    ``elbo`` weighs nats per value that is reconstructed, the cross-entropy nats per cell. The reconstruction is that of
-    the image without its defect (``clean`` of the batch); where a batch has none, of its normal images alone.
+    Of several layers the signed square roots add up, as ``fuse=sum`` of `vaex.explain` adds them (the code has but
+    one). ``elbo`` weighs nats per value that is reconstructed, the cross-entropy nats per cell. The reconstruction is
+    that of the image without its defect (``clean`` of the batch); where a batch has none, of its normal images alone.
 
     Where all that follows the layer is normalised (a group norm), a factor of the layer changes nothing, so the cells
     of HiResCAM sum to about 0: what it gives to a defect it takes from other cells. A direct map need not.
@@ -107,7 +109,7 @@ class SyntheticAttention:
         self,
         map: str = "attention",  # noqa: A002 - the config key
         target: str = "total_kl",
-        layer: str = "input",
+        layer: str | Sequence[str] = "input",
         elbo: float = 1.0,
         beta: float = 0.1,
         scale: float = 4.0,
@@ -135,32 +137,39 @@ class SyntheticAttention:
             raise VaexError(f"objective.kinds splits the KL of the code, so it needs target=total_kl, got {target!r}.")
         if self.kinds and map == "activation":
             raise VaexError("objective.kinds names groups of latents; use objective.map=attention or direct.")
-        self.map, self.target, self.layer = map, target, layer
+        self.map, self.target = map, target
+        self.layers = (layer,) if isinstance(layer, str) else tuple(layer)
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            raise VaexError(f"objective.layer must be a layer or a list of different ones, got {layer!r}.")
+        if self.kinds and len(self.layers) > 1:
+            raise VaexError("objective.kinds splits the energy of one layer; name one in objective.layer.")
         self.elbo, self.beta, self.scale, self.offset, self.least = elbo, beta, scale, offset, least
         self.naming = naming
-        self.keep: tuple[str, ...] = () if map == "direct" else (layer,)
+        self.keep: tuple[str, ...] = () if map == "direct" else self.layers
 
     def bind(self, model: VAE) -> None:
         """Refuse a ``model`` whose batch-norm would couple the images of a batch in the attention."""
         if self.map == "attention":
             refuse_coupling(model.encoder)
 
-    def energies(self, output: VAEOutput, kind: Tensor | None = None) -> Tensor:
-        """Return the square of the map that is trained, (B, 1, h, w), with its graph and the sign of its parts.
+    def energies(self, output: VAEOutput, kind: Tensor | None = None, layer: str | None = None) -> Tensor:
+        """Return the square of the map of ``layer``, (B, 1, h, w), with its graph and the sign of its parts.
 
-        With ``kind`` (B,), a group of latents for each image, the part of that group follows: (B, 2, h, w).
+        With ``kind`` (B,), a group of latents for each image, the part of that group follows: (B, 2, h, w). Without
+        ``layer`` it is the first of the objective's.
 
         Raises:
             VaexError: for ``map=direct`` without a latent grid.
         """
+        layer = layer or self.layers[0]
         if self.map == "attention":
             posterior = Posterior(*(part.float() for part in output.posterior))
             targets = target_values(posterior, self.target)
             if kind is not None:
                 targets = torch.cat([targets, self._own(over_cells(posterior.kl_to_normal(), "sum"), kind)], 1)
-            return attention_energy(output.activations[self.layer], targets).float()
+            return attention_energy(output.activations[layer], targets).float()
         if self.map == "activation":
-            return output.activations[self.layer].float().square().mean(1, keepdim=True)
+            return output.activations[layer].float().square().mean(1, keepdim=True)
         if output.posterior.mean.dim() != 4:
             raise VaexError(
                 "objective.map=direct reads a latent grid; use network=feature_grid, map=activation or map=attention."
@@ -175,12 +184,19 @@ class SyntheticAttention:
         return sums[torch.arange(len(kind), device=kind.device), kind][:, None]
 
     def maps(self, output: VAEOutput) -> Tensor:
-        """Return the map that is trained, (B, 1, h, w), with its graph.
+        """Return the map that is trained, (B, 1, h, w), with its graph; of several layers at the finest one's cells.
 
         Raises:
             VaexError: as `energies`.
         """
-        return signed_root(self.energies(output))
+        if self.map == "direct" or len(self.layers) == 1:
+            return signed_root(self.energies(output))
+        parts = [self.energies(output, layer=layer) for layer in self.layers]
+        if self.map == "attention":  # per channel of the first: so they weigh as those that `latent_attention` adds up
+            channels = [output.activations[layer].shape[1] for layer in self.layers]
+            parts = [part * (count / channels[0]) for part, count in zip(parts, channels, strict=True)]
+        cells = [max(part.shape[axis] for part in parts) for axis in (-2, -1)]
+        return torch.stack([resize_maps(signed_root(part), cells, (0, 0)) for part in parts]).sum(0)
 
     def __call__(self, images: Tensor, output: VAEOutput, step: int, batch: Batch | None = None) -> Terms:
         """Return the terms; ``batch`` holds the ``mask`` (B, 1, H, W) and, where there are pasted defects, ``clean``.
@@ -194,8 +210,8 @@ class SyntheticAttention:
                 "objective=synthetic_attention learns from masks, which this data has not; set data.pasted."
             )
         kind = self._kind(batch, step)
-        energies = self.energies(output, None if kind is None else kind.clamp(min=0))
-        maps = signed_root(energies[:, :1])
+        energies = None if kind is None else self.energies(output, kind.clamp(min=0))
+        maps = self.maps(output) if energies is None else signed_root(energies[:, :1])
         with torch.no_grad():
             share = F.adaptive_avg_pool2d(batch["mask"].float(), (maps.shape[-2], maps.shape[-1]))
         defect = balanced_cross_entropy(self.scale * maps + self.offset, share, self.least, step)
@@ -204,7 +220,7 @@ class SyntheticAttention:
         values = output.reconstruction[0].numel()
         parts = {"defect": defect, "reconstruction": reconstruction, "kl": kl}
         total = defect + self.elbo / values * (reconstruction + self.beta * kl)
-        if kind is not None:
+        if kind is not None and energies is not None:
             cells = ((share >= self.least) & (kind >= 0)[:, None, None, None]).to(maps)
             parts["naming"] = naming_cross_entropy(energies[:, 1:], energies[:, :1], len(self.kinds), cells, step)
             total = total + self.naming * parts["naming"]
