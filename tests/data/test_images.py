@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vaex.data import Folder
 from vaex.data.images import checked_white, image_files, image_size, read_image, read_mask, read_pixels
@@ -204,15 +204,27 @@ def test_files_of_a_folder_in_order_without_hidden_ones(tmp_path: Path) -> None:
         image_files(tmp_path / "none")
 
 
-@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))])
-def test_size_is_that_of_the_picture_as_shown(orientation: int, size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("x.jpg", {}), ("x.png", {}), ("x.webp", {}), ("x.tif", {})),
+        *(("x.tif", {"compression": "tiff_lzw"}), ("x.tif", {"compression": "jpeg"})),
+    ],
+)
+def test_size_is_that_of_the_picture_as_shown(
+    name: str, options: dict[str, Any], orientation: int, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=exif)
-    assert image_size(tmp_path / "x.jpg") == size
-    (tmp_path / "x.jpg").write_bytes(b"no")
-    with pytest.raises(VaexError, match=r"x\.jpg cannot be read as an image"):
-        image_size(tmp_path / "x.jpg")
+    Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif, **options)
+    expected = (20, 30) if orientation >= 5 else (30, 20)  # 5 to 8 exchange rows and columns
+    assert image_size(tmp_path / name) == expected
+    with Image.open(tmp_path / name) as shown:
+        assert ImageOps.exif_transpose(shown).size == expected
+    (tmp_path / name).write_bytes(b"no")
+    with pytest.raises(VaexError, match=f"{name} cannot be read as an image"):
+        image_size(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])

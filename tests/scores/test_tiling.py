@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -50,6 +52,34 @@ def test_tiles_of_another_size_than_the_model_takes() -> None:
 
     found = score_tiles(image, (32, 32), score, 16, 4)
     torch.testing.assert_close(found.score_map[0, 0, :, 2:-2], image[0, :, 2:-2], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tile_is_what_a_file_of_its_pixels_is_read_as(channels: int, tmp_path: Path) -> None:
+    """Saved by Pillow and read at the size that the score takes, which is larger, smaller and of other proportions."""
+    from PIL import Image
+
+    from vaex.data.images import read_image
+
+    stored = np.random.default_rng(0).integers(0, 256, (40, 30, channels), dtype=np.uint8)
+    image = torch.from_numpy(stored).permute(2, 0, 1).float() / 255
+    for shape in ((32, 48), (7, 9)):
+        seen: list[Tensor] = []
+
+        def score(images: Tensor, seen: list[Tensor] = seen) -> Scored:
+            seen.extend(images)
+            return pointwise(images)
+
+        found = score_tiles(image, shape, score, 20, 0)
+        parts = tiles_of(40, 30, 20, 0)
+        assert len(seen) == len(parts) == 4
+        files = []
+        for number, (part, crop) in enumerate(zip(parts, seen, strict=True)):
+            file = tmp_path / f"{number}.png"
+            Image.fromarray(stored[part.top : part.bottom, part.left : part.right].squeeze()).save(file)
+            files.append(torch.from_numpy(read_image(file, (channels, *shape))))
+            assert torch.equal(crop, files[-1])
+        assert float(found.score) == float(pointwise(torch.stack(files)).score.max())
 
 
 def test_an_image_smaller_than_a_tile() -> None:

@@ -56,8 +56,6 @@ class Inspection:
         roi = self.mask(size, (score_map.shape[0], score_map.shape[1]), file)
         if roi is not None:
             score = pooled_inside(score_map, roi, self.score.pool)
-        elif self.tiled and self.score.pool == "max":  # tiles of another size than the model's are resized
-            score = float(score_map.max())
         regions = None
         if self.pixel_threshold is not None:
             regions = find_regions(score_map, self.pixel_threshold, size, roi, self.min_area)

@@ -21,7 +21,7 @@ PLACES = ("memory", "disk")
 CACHE_FOLDER = ".vaex_cache"
 """Folder below the data's own that ``cache="disk"`` writes to, unless ``cache_dir`` names another."""
 
-_VERSION = 1  # of the pixels that the same file gives
+_VERSION = 2  # of the pixels that the same file gives
 
 Reader = Callable[[int], NDArray[np.uint8]]
 Filler = Callable[[NDArray[np.uint8]], None]

@@ -106,14 +106,23 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
                 planes = np.repeat(_wide_grey(image, width, height, white)[None], channels, axis=0)
             else:
                 flat = _on_black(image).convert("L" if channels == 1 else "RGB")
-                resized = (
-                    flat if flat.size == (width, height) else flat.resize((width, height), Image.Resampling.LANCZOS)
-                )
-                pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
+                pixels = np.asarray(_resized(flat, (height, width)), dtype=np.float32) / np.float32(255)
                 planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     except Exception as error:  # Pillow raises anything on a damaged file
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
     return np.clip(planes, 0.0, 1.0)
+
+
+def resized_pixels(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return pixels (C, H, W), grey or RGB, at ``shape`` (h, w): what `read_pixels` gives for a file that holds them."""
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    found: NDArray[np.uint8] = np.array(_resized(image, shape))  # a copy, which may be written to
+    return found[None] if len(pixels) == 1 else np.ascontiguousarray(found.transpose(2, 0, 1))
+
+
+def _resized(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    height, width = shape
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _reason(error: Exception) -> str:
@@ -132,7 +141,7 @@ def _wide_grey(image: Image.Image, width: int, height: int, white: float | None)
     if white is None and brightest > top:
         raise ValueError(f"its brightest value is {brightest:g}, but {top:g} would be white; set data.white")
     grey = Image.fromarray(np.clip(values / np.float32(top), 0, 1))
-    return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+    return np.asarray(_resized(grey, (height, width)), dtype=np.float32)
 
 
 def _on_black(image: Image.Image) -> Image.Image:
@@ -202,6 +211,12 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else image.size
+            # of a TIFF the size is that of the turned image in some versions of Pillow, and of the stored one in others
+            width, height = _stored_size(image) if image.format == "TIFF" else image.size
+            return (height, width) if turned else (width, height)
     except Exception as error:
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
+
+
+def _stored_size(image: Any) -> tuple[int, int]:
+    return int(image.tag_v2[256]), int(image.tag_v2[257])  # ImageWidth, ImageLength

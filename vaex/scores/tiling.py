@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vaex.attention.maps import resize_maps
+from vaex.data.images import resized_pixels
 from vaex.errors import VaexError
 from vaex.scores.evidence import Scored
 
@@ -67,9 +67,10 @@ def score_tiles(
 ) -> Scored:
     """Return the score map (1, 1, H, W) and score (1,) of one image ``pixels`` (C, H, W) that is scored tile by tile.
 
-    Tiles are brought to ``shape`` (h, w), the size that ``score`` takes, and their maps back. Where tiles overlap the
-    map is the highest, so that nothing that one of them finds is averaged away, and the score is the highest of all
-    tiles. Memory is that of a few images.
+    Pixels are in [0, 1], of 8 bits. Tiles are brought to ``shape`` (h, w), the size that ``score`` takes, as files are
+    that hold them, and their maps back, which may lower a peak. Where tiles overlap the map is the highest, so that
+    nothing that one of them finds is averaged away, and the score is the highest of all tiles. Memory is that of a few
+    images.
 
     Raises:
         VaexError: as `tiles_of`.
@@ -97,6 +98,8 @@ def _grouped(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
 
 
 def _resized(crop: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return ``crop`` (1, C, H, W) at ``shape`` as the reader of files resizes, for thresholds were made so."""
     if tuple(crop.shape[-2:]) == shape:
         return crop
-    return F.interpolate(crop, shape, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+    stored = (crop[0] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return torch.from_numpy(resized_pixels(stored, shape))[None].to(crop) / 255
