@@ -164,6 +164,51 @@ def test_without_pictures_no_map_is_computed(
     assert len(table(tmp_path / "some" / "explain.csv")) == 2
 
 
+def test_an_image_that_is_unlike_all_normal_ones_as_a_whole_is_anomalous() -> None:
+    """A map of the height of normal ones everywhere: its maximum is ordinary, its median is not."""
+    scores = torch.linspace(1, 2, 39)
+    pixels = scores[:, None] * torch.linspace(1, 0.1, len(PIXEL_RATES))  # medians from .1 to .2
+    given = {"score": {"name": "reconstruction", "pool": "max"}, "false_alarm_rate": 0.05, "pixel_rate": 0}
+    rest = {"threshold": None, "pixel_threshold": None, "roi": None, "min_area": 1, "tile": None, "pictures": False}
+    calibration = normal_state(score_named(given["score"]), scores, pixels)
+    flat, spot = np.full((8, 8), 0.5, np.float32), np.full((8, 8), 0.29, np.float32)
+    spot[2, 2] = 5
+
+    def verdict(score_map: np.ndarray, **options: Any) -> Any:
+        found = inspection_of(OmegaConf.create({**given, **rest, **options}), calibration, {})
+        return found.judge(score_map, float(score_map.max()), (8, 8))
+
+    assert (verdict(flat).anomalous, verdict(flat).unlike, verdict(flat).regions) == (True, True, [])
+    assert (verdict(spot).anomalous, verdict(spot).unlike) == (True, False)
+    assert (verdict(0.6 * flat).anomalous, verdict(0.6 * flat).unlike) == (False, False)  # a median of .3 is no more
+    for other in ({"threshold": 3.0}, {"tile": 4, "overlap": 0}, {"roi": [0, 0, 8, 8]}):  # not comparable
+        assert (verdict(flat, **other).anomalous, verdict(flat, **other).unlike) == (False, False)
+    few = normal_state(score_named(given["score"]), scores[:7], pixels[:7])
+    told = inspection_of(OmegaConf.create({**given, **rest}), few, {})
+    assert told.scene is None
+    assert not any("as a whole" in sentence for sentence in told.sentences())
+
+
+def test_a_scene_without_a_part_is_told(
+    calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    Image.new("L", (128, 128), 128).save(pictures / "grey.png")
+    arguments = ["explain", f"ckpt={calibrated}", f"images={pictures}", f"out={tmp_path / 'out'}", *SCORE]
+    for resumed in (False, True):
+        assert main([*arguments, "pictures=false", f"resume={resumed}".lower()]) == 0
+        told = capsys.readouterr()
+        assert "1 of 3 images are unlike all normal ones as a whole" in told.out + told.err
+    found = document(tmp_path / "out")
+    assert {one["image"]: one["unlike"] for one in found["images"]} == {
+        "normal.png": False,
+        "defect.png": False,
+        "grey.png": True,
+    }
+    medians = vaex.load(calibrated).calibration["normal_pixels"]["reconstruction"][:, -1]
+    assert found["scene_threshold"] == pytest.approx(float(2 * medians.max() - medians.min()))
+    assert {row["image"]: row["decision"] for row in table(tmp_path / "out" / "explain.csv")}["grey.png"] == "anomalous"
+
+
 def test_tiles_of_a_large_image(calibrated: Path, tmp_path: Path) -> None:
     """Every tile is an image of its own, so four sprites in one are scored as they are alone."""
     sprites = np.asarray(held_out()[:4, 0]) * 255

@@ -15,12 +15,15 @@ from vaex.errors import VaexError
 from vaex.scores import score_named
 from vaex.scores.thresholds import (
     PIXEL_RATES,
+    NormalScores,
     check_rate,
     map_quantiles,
+    middle_of,
     normal_scores_of,
     normal_state,
     pixel_scores,
     rate_above,
+    scene_limit,
     threshold_at,
 )
 
@@ -149,6 +152,27 @@ def test_what_is_kept_is_found_again_and_only_for_the_same_options() -> None:
         normal_scores_of({}, score)
     with pytest.raises(VaexError, match="pixel_rate must be one of"):
         pixel_scores(found, 0.02)
+
+
+def test_the_middle_of_a_map_is_the_one_that_calibration_keeps() -> None:
+    for size in ((4, 6), (5, 7), (1, 1)):
+        score_map = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0)).double()
+        values = sorted(score_map.flatten().tolist(), reverse=True)
+        expected = next(value for value in values[::-1] if sum(one > value for one in values) <= len(values) / 2)
+        assert middle_of(score_map[0, 0].numpy()) == expected
+        assert float(map_quantiles(score_map)[0, PIXEL_RATES.index(0.5)]) == expected
+
+
+def test_an_image_as_a_whole_is_beyond_the_normal_ones_by_their_whole_range() -> None:
+    pixels = torch.zeros(9, len(PIXEL_RATES))
+    pixels[:, PIXEL_RATES.index(0.5)] = torch.tensor([3.0, 5.0, 4.0, 4.5, 3.5, 3.2, 4.1, 4.9, 3.9])
+    scores = torch.arange(9.0)
+    assert scene_limit(NormalScores(scores, pixels)) == 5.0 + (5.0 - 3.0)
+    assert scene_limit(NormalScores(scores[:7], pixels[:7])) is None  # too few
+    earlier = NormalScores(scores, pixels[:, :6])  # before medians were kept
+    assert scene_limit(earlier) is None
+    with pytest.raises(VaexError, match=r"calibrated before pixel_rate=0\.5 was kept"):
+        pixel_scores(earlier, 0.5)
 
 
 def _split(options: dict[str, str]) -> dict[str, Any]:

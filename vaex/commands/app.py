@@ -65,7 +65,7 @@ def checked_options(config: DictConfig) -> dict[str, Any]:
     Raises:
         VaexError: for options out of range.
     """
-    from vaex.commands.inspection import check_inspection
+    from vaex.commands.inspection_options import check_inspection
 
     at_least_one(config.max_latents, "max_latents")
     port = config.port

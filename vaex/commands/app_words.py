@@ -44,6 +44,8 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     resized = "" if view.size == (width, height) else f", seen as {width} x {height}"
     seen = f"{view.name}: {view.size[0]} x {view.size[1]} pixels{resized}."
     said = [*inspection.sentences()]
+    if verdict.unlike:
+        said.insert(0, "As a whole it is like none of the normal images: is the part there, in place, and lit?")
     if view.asked != own_asked(explorer):
         said.append("Score and decision are those of the checkpoint's own maps, whatever maps are chosen here.")
     if explorer.reason:

@@ -57,6 +57,7 @@ class Earlier:
     skipped: dict[str, str] = field(default_factory=dict)  # name -> reason
     scores: array[float] = field(default_factory=lambda: array("d"))  # of those kept
     anomalous: int = 0
+    unlike: int = 0
     shown: Shown | None = None
     stale: list[Path] = field(default_factory=list)  # pictures of images that are gone or looked at again
     complete: bool = False  # whether nothing is to be done
@@ -180,7 +181,7 @@ def find_earlier(out: Path, stems: Mapping[str, str], writes: Writes, kept: Mapp
             with _rows(out / SKIPPED) as rows:
                 found.skipped = {text_of_cell(row["image"]): row["reason"] for row in rows}
         items = json_items(out / "regions.json", "images") if writes.finds else ()
-        regions = {item["image"] for item in items}
+        regions = {item["image"]: bool(item.get("unlike")) for item in items}
         score_maps = _members(out / "score_maps.npz", writes.finds)
         maps = _members(out / "maps.npz", writes.latents)
         before: dict[str, str] = kept.get("stems") or {}
@@ -203,6 +204,7 @@ def find_earlier(out: Path, stems: Mapping[str, str], writes: Writes, kept: Mapp
                 found.kept.append(name)
                 found.scores.append(float(row["score"]))
                 found.anomalous += decision == "anomalous"
+                found.unlike += regions.get(name, False)
         gone = set(dropped) - {stems[name] for name in found.kept}
         found.stale = [file for stem in gone for file in pictures_of(out, stem, writes, found.shown)]
     found.complete = len(found.kept) == len(stems) and not dropped and not (out / SKIPPED).exists()

@@ -91,7 +91,7 @@ def explain_images(config: DictConfig) -> None:
             for _, reason in job.skipped:
                 console.print(f"skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     elapsed = time.perf_counter() - started
-    for sentence in inspection.warnings(job.scores, job.anomalous):
+    for sentence in inspection.warnings(job.scores, job.anomalous, job.unlike):
         console.print(sentence, style="bold yellow", highlight=False, soft_wrap=True)
     count, before = len(job.scores), len(job.earlier.kept)
     shares = f", {before} of them before and {count - before} now" if resumed else ""
@@ -127,7 +127,7 @@ def checked_options(config: DictConfig) -> dict[str, Any]:
     Raises:
         VaexError: for options that exclude each other, an empty list or a number out of range.
     """
-    from vaex.commands.inspection import check_inspection
+    from vaex.commands.inspection_options import check_inspection
 
     if config.images is not None and config.test_images is not None:
         raise VaexError("images= and test_images= exclude each other: name files, or positions in the test set.")

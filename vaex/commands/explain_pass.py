@@ -37,7 +37,7 @@ class Pass:
         self.skipped: list[tuple[str, str]] = []  # names and reasons
         self.stopped: int | None = None  # the signal that ended the pass
         self.scores = array("d")
-        self.anomalous = 0
+        self.anomalous = self.unlike = 0
         self.last: list[Any] = []  # images of the last batch, for the latency
         self._copies: Callable[[str | None], Iterator[Kept]]  # see `Earlier.reading`
         self._advance: Callable[[], Any]  # the bar, by an image
@@ -50,6 +50,7 @@ class Pass:
         """
         self.earlier, self.resumed = find_earlier(self.out, self.stems, self.writes, kept), True
         self.scores, self.anomalous = self.earlier.scores[:], self.earlier.anomalous
+        self.unlike = self.earlier.unlike
         count = len(self.earlier.kept)
         return f"Resuming in {self.out}: {count} of {len(self.sources)} images are there, the others are looked at."
 
@@ -155,6 +156,7 @@ class Pass:
             self._keep(item.name, row, findings, pictures)
             self.scores.append(verdict.score)
             self.anomalous += bool(verdict.anomalous)
+            self.unlike += verdict.unlike
             latents = {}
             if looked.explanation is not None:
                 one = looked.explanation.image(position)

@@ -54,7 +54,8 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
             regions = [{**region._asdict(), "score": _number(region.score)} for region in verdict.regions or ()]
             width, height = item.size
             told: dict[str, Any] = {"image": item.name, "width": width, "height": height}
-            told |= {"score": _number(verdict.score), "decision": decision(verdict), "regions": regions}
+            told |= {"score": _number(verdict.score), "decision": decision(verdict), "unlike": verdict.unlike}
+            told["regions"] = regions
             keep(told, score_map if show else None)
             if show and store is not None:
                 boxes = [region[:4] for region in verdict.regions or ()]

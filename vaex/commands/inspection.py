@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaex.errors import VaexError, unknown
+from vaex.errors import VaexError
 
 if TYPE_CHECKING:
     from vaex.scores.regions import Map, Mask, Region
     from vaex.scores.score import Score
     from vaex.scores.thresholds import NormalScores, Threshold
 
-PICTURES = ("true", "anomalous", "false")
 MANY = 0.5  # share of anomalous images that is worth a word
 
 
@@ -27,6 +26,7 @@ class Verdict(NamedTuple):
     score: float
     anomalous: bool | None  # None where nothing decides
     regions: list[Region] | None  # None where there is no threshold for pixels
+    unlike: bool = False  # as a whole like none of the normal images, whatever its score
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Inspection:
     min_area: float = 0
     tiled: bool = False
     pixel_rate: float = 0
+    scene: float | None = None  # median of the map above which an image is like no normal one; None: not looked at
     reason: str = ""
     _kept: dict[Any, Mask] = field(default_factory=dict)
 
@@ -52,6 +53,7 @@ class Inspection:
             VaexError: when the region of interest does not fit the image.
         """
         from vaex.scores.regions import find_regions, pooled_inside
+        from vaex.scores.thresholds import middle_of
 
         roi = self.mask(size, (score_map.shape[0], score_map.shape[1]), file)
         if roi is not None:
@@ -62,7 +64,8 @@ class Inspection:
         if self.threshold is None:
             return Verdict(score, None, regions)
         above = not score <= self.threshold  # what is no number is not ok
-        return Verdict(score, above and (not self.min_area or bool(regions)), regions)
+        unlike = self.scene is not None and middle_of(score_map) > self.scene
+        return Verdict(score, unlike or (above and (not self.min_area or bool(regions))), regions, unlike)
 
     def mask(self, size: tuple[int, int], shape: tuple[int, int], file: Path | None) -> Mask | None:
         """Return the pixels (H, W) of a map that count, None for all; that of the last size of image is kept."""
@@ -105,7 +108,8 @@ class Inspection:
                 "enough_normal_images": limit.enough,
             }
         roi = str(self.roi) if isinstance(self.roi, Path) else self.roi
-        return told | {"pixel_threshold": number(self.pixel_threshold), "roi": roi, "min_area": self.min_area}
+        told |= {"pixel_threshold": number(self.pixel_threshold), "scene_threshold": number(self.scene)}
+        return told | {"roi": roi, "min_area": self.min_area}
 
     def sentences(self) -> list[str]:
         """Return in words how it is decided."""
@@ -120,6 +124,12 @@ class Inspection:
                 f"By {len(self.normal.scores)} held-out normal images {low_rate:.3g} to {high_rate:.3g} of normal "
                 "images lie above (95 % confidence)."
             )
+        if self.scene is not None and self.normal is not None:
+            count = len(self.normal.scores)
+            said.append(
+                f"Anomalous is, too, an image that as a whole is like none of these {count}: half of its map above "
+                f"{self.scene:.4g}. Of normal images that is 1 in {count + 1} at most."
+            )
         if self.limit is not None and self.tiled:
             said.append("The rate is that of one tile scored like a whole image: an image of many tiles has a higher.")
         if self.limit is not None and self.roi is not None:
@@ -127,11 +137,16 @@ class Inspection:
             said.append(f"The threshold was made on whole images; with roi {lower}.")
         return said
 
-    def warnings(self, scores: Sequence[float], anomalous: int) -> list[str]:
-        """Return what is odd about all ``scores`` of a run, ``anomalous`` of which were above."""
+    def warnings(self, scores: Sequence[float], anomalous: int, unlike: int = 0) -> list[str]:
+        """Return what is odd about all ``scores`` of a run, of which some were ``anomalous``, and some `unlike` all."""
         from vaex.scores.drift import FEWEST, drift_of
 
         said = []
+        if unlike:
+            said.append(
+                f"{unlike} of {len(scores)} images are unlike all normal ones as a whole (half of the map lies above "
+                f"{self.scene:.4g}) and so anomalous, whatever their score: is the part there, in place, and lit?"
+            )
         if self.threshold is not None and len(scores) >= FEWEST and anomalous > MANY * len(scores):
             said.append(
                 f"{anomalous} of {len(scores)} images are anomalous: look at some; if they are good, light, camera "
@@ -169,40 +184,6 @@ def threshold_sentences(score: str, threshold: float, limit: Threshold | None) -
     return said
 
 
-def check_inspection(config: DictConfig) -> None:
-    """Check the options of an inspection that need no model.
-
-    Raises:
-        VaexError: for one out of range.
-    """
-    from vaex.scores.regions import check_box
-    from vaex.scores.thresholds import PIXEL_RATES, check_rate
-    from vaex.scores.tiling import check_tile
-
-    check_rate(config.false_alarm_rate)
-    if str(config.pictures).lower() not in PICTURES:
-        raise unknown("choice of pictures", str(config.pictures), PICTURES)
-    for key in ("threshold", "pixel_threshold"):
-        if config[key] is not None and not _number(config[key]):
-            raise VaexError(f"{key} must be a number or null, got {config[key]}.")
-    if not _number(config.min_area) or not config.min_area >= 0:
-        raise VaexError(f"min_area must be a number of pixels, 0 or more, got {config.min_area}.")
-    if config.pixel_rate not in PIXEL_RATES:
-        raise VaexError(f"pixel_rate must be one of {', '.join(map(str, PIXEL_RATES))}, got {config.pixel_rate}.")
-    if config.tile is not None:
-        check_tile(config.tile, config.overlap)
-    if isinstance(config.roi, ListConfig):
-        check_box(list(config.roi))
-    elif config.roi is not None and not Path(str(config.roi)).expanduser().is_file():
-        raise VaexError(
-            f"roi must be [x0,y0,x1,y1] in pixels of the image, or the file of a mask; no file {config.roi}."
-        )
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: Mapping[str, Any]) -> Inspection:
     """Return what decides, out of the config and what calibration left; ``options`` are those of the maps.
 
@@ -210,7 +191,7 @@ def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: M
         VaexError: for options that this score cannot obey.
     """
     from vaex.scores import Score, score_named
-    from vaex.scores.thresholds import normal_scores_of, pixel_scores, threshold_at
+    from vaex.scores.thresholds import normal_scores_of, pixel_scores, scene_limit, threshold_at
 
     score = score_named(OmegaConf.to_container(config.score, resolve=True))  # type: ignore[arg-type]
     of_map = type(score).number is Score.number
@@ -232,6 +213,7 @@ def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: M
         if found.threshold is None:
             found.limit = threshold_at(found.normal.scores, config.false_alarm_rate)
             found.threshold = found.limit.value
+            found.scene = None if tiled or roi is not None else scene_limit(found.normal)
         if found.pixel_threshold is None and (config.threshold is None or not of_map or score.pool != "max"):
             pixels = pixel_scores(found.normal, config.pixel_rate)
             found.pixel_threshold = threshold_at(pixels, config.false_alarm_rate).value

@@ -114,7 +114,7 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
 
 
 def resized_pixels(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return pixels (C, H, W), grey or RGB, at ``shape`` (h, w): what `read_pixels` gives for a file that holds them."""
+    """Return pixels (C, H, W), grey or RGB, at ``shape`` (h, w), as `read_pixels` gives them from a file."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     found: NDArray[np.uint8] = np.array(_resized(image, shape))  # a copy, which may be written to
     return found[None] if len(pixels) == 1 else np.ascontiguousarray(found.transpose(2, 0, 1))

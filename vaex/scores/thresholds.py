@@ -15,8 +15,11 @@ from vaex.errors import VaexError
 from vaex.scores.matching import other_options
 from vaex.scores.score import Score
 
-PIXEL_RATES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1)
+PIXEL_RATES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5)
 """Shares of the pixels of a score map for which calibration keeps what they lie above."""
+
+FEWEST_SCENES = 8
+"""Held-out normal images from which on an image is compared with all of them as a whole."""
 
 Values = Tensor | NDArray[Any] | Sequence[float]
 """Scores of some images, (N,)."""
@@ -178,4 +181,27 @@ def pixel_scores(normal: NormalScores, pixel_rate: float) -> Tensor:
     """
     if pixel_rate not in PIXEL_RATES:
         raise VaexError(f"pixel_rate must be one of {', '.join(map(str, PIXEL_RATES))}, got {pixel_rate}.")
+    if PIXEL_RATES.index(pixel_rate) >= normal.pixels.shape[1]:
+        raise VaexError(
+            f"this checkpoint was calibrated before pixel_rate={pixel_rate} was kept; run `vaex calibrate ckpt=...`."
+        )
     return normal.pixels[:, PIXEL_RATES.index(pixel_rate)]
+
+
+def middle_of(score_map: NDArray[Any]) -> float:
+    """Return the value that at most half of a score map (H, W) exceeds, as `map_quantiles` counts."""
+    place = score_map.size - 1 - score_map.size // 2
+    return float(np.partition(score_map, place, axis=None)[place])
+
+
+def scene_limit(normal: NormalScores) -> float | None:
+    """Return the median of a score map above which an image as a whole is like none of the normal ones.
+
+    It is the highest of theirs and once more the width of their range. A further normal image exceeds even the highest
+    of N with probability 1 / (N + 1) at most. None where they are fewer than `FEWEST_SCENES`, or calibrated before
+    medians were kept.
+    """
+    if len(normal.scores) < FEWEST_SCENES or normal.pixels.shape[1] < len(PIXEL_RATES):
+        return None
+    medians = normal.pixels[:, PIXEL_RATES.index(0.5)]
+    return float(2 * medians.max() - medians.min())
