@@ -168,7 +168,11 @@ def test_an_image_that_is_unlike_all_normal_ones_as_a_whole_is_anomalous() -> No
     """A map of the height of normal ones everywhere: its maximum is ordinary, its median is not."""
     scores = torch.linspace(1, 2, 39)
     pixels = scores[:, None] * torch.linspace(1, 0.1, len(PIXEL_RATES))  # medians from .1 to .2
-    given = {"score": {"name": "reconstruction", "pool": "max"}, "false_alarm_rate": 0.05, "pixel_rate": 0}
+    given: dict[str, Any] = {
+        "score": {"name": "reconstruction", "pool": "max"},
+        "false_alarm_rate": 0.05,
+        "pixel_rate": 0,
+    }
     rest = {"threshold": None, "pixel_threshold": None, "roi": None, "min_area": 1, "tile": None, "pictures": False}
     calibration = normal_state(score_named(given["score"]), scores, pixels)
     flat, spot = np.full((8, 8), 0.5, np.float32), np.full((8, 8), 0.29, np.float32)
