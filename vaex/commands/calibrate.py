@@ -102,6 +102,7 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     from vaex.calibrate import calibrated_copy, store_calibration
     from vaex.commands.assembly import build_data
     from vaex.commands.quieting import quiet
+    from vaex.commands.trained_on import check_held_out
     from vaex.config import CHECKPOINT_CHOICE
 
     quiet()
@@ -120,6 +121,7 @@ def calibrate_checkpoint(config: DictConfig) -> None:
         )
     device = pick_device(config.device)
     data.prepare_data()
+    check_held_out(model.config, data)
     data.setup("fit")
     calibration = fitted(config, model, data, config.batch_size, device)
     file = store_calibration(config.ckpt, calibration, config.out)

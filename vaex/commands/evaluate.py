@@ -28,6 +28,7 @@ def test_checkpoint(config: DictConfig) -> None:
     from vaex.commands.record import RunRecord, write_metrics
     from vaex.commands.sources import fit_data
     from vaex.commands.train import command_line, compared_at, report
+    from vaex.commands.trained_on import tested_again
     from vaex.modules import module_class
     from vaex.networks.feature_vae import statistics_of
 
@@ -53,8 +54,12 @@ def test_checkpoint(config: DictConfig) -> None:
             f"{'x'.join(map(str, takes))}; choose data that fits, or another checkpoint."
         )
     run.data.prepare_data()
+    warning = None if config.random_weights else tested_again(model.config, run.data)
+    if warning:
+        print(f"vaex evaluate: {warning}", file=sys.stderr)
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
         record.content |= {"checkpoint": str(config.ckpt), "random_weights": config.random_weights}
+        record.content["warning"] = warning
         record.content["resolution"] = compared_at(config, run.data)
         stages = run.test()
         write_metrics(folder, **stages)

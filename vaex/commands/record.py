@@ -80,13 +80,16 @@ def machine() -> dict[str, Any]:
 class RunRecord:
     """run.json of a run folder: one entry per session, written when its body begins and ends.
 
-    ``status`` is "running", "finished", "interrupted" or "failed"; ``content`` may be added to.
+    ``status`` is "running", "finished", "interrupted" or "failed"; ``content`` may be added to. Where the session
+    ``goes_on`` with a training, ``data`` stays that of its start, and other data stands in the session.
     """
 
-    def __init__(self, folder: Path, command: str, seed: int, data: Any) -> None:
+    def __init__(self, folder: Path, command: str, seed: int, data: Any, goes_on: bool = False) -> None:
         self.path = folder / "run.json"
         self._started = time.monotonic()
         previous = _earlier(self.path)
+        now = {"module": type(data).__name__, "checksum": getattr(data, "checksum", None)}
+        first = (previous.get("data") if goes_on else None) or now
         self.content: dict[str, Any] = {
             **previous,
             **source_state(),
@@ -94,9 +97,12 @@ class RunRecord:
             "seed": seed,
             "versions": versions(),
             "machine": machine(),
-            "data": {"module": type(data).__name__, "checksum": getattr(data, "checksum", None)},
+            "data": first,
         }
         self._session: dict[str, Any] = {"command": command, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        self.other_data = first != now
+        if self.other_data:
+            self._session["data"] = now
         self.content["sessions"] = [*previous.get("sessions", []), self._session]
 
     def __enter__(self) -> RunRecord:

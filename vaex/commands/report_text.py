@@ -64,7 +64,8 @@ def summary_section(result: Result) -> Section:
     }
     unfinished = record.get("status") not in (None, "finished", "running")
     warning = element("p", "This run did not finish; what follows is what it left.", class_="wrong")
-    return Section("summary", "Run", joined([warning if unfinished else "", definitions(entries)]))
+    told = element("p", str(record["warning"]), class_="wrong") if record.get("warning") else ""
+    return Section("summary", "Run", joined([warning if unfinished else "", told, definitions(entries)]))
 
 
 def _attention(config: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +23,10 @@ from vaex.config import check, idle_keys
 from vaex.errors import AbsentDataError, VaexError
 from vaex.runs import best_checkpoint
 
+if TYPE_CHECKING:
+    from vaex.commands.assembly import Run
+    from vaex.commands.record import RunRecord
+
 KEEPS_NOTHING = (
     "callbacks has no checkpoint, so nothing is kept to resume from or to evaluate; "
     "callbacks=[attention,checkpoint] keeps it."
@@ -33,6 +37,12 @@ NEVER_VALIDATED = (
     "the run ended before its first validation and test=false leaves out the test; a smaller "
     "trainer.val_check_interval validates within the run."
 )
+
+OTHER_DATA = (
+    "vaex train: the data is not that of the start of this run: files or masks have changed; {file} keeps the checksum "
+    "of the start, and that of now beside this session."
+)
+"""Said where a run goes on, and the images to train on and those held out are the same or not known."""
 
 Optimized = float | tuple[float, ...] | None
 
@@ -67,7 +77,8 @@ def fit_and_test(config: DictConfig) -> Optimized:
     from vaex.commands import assembly
     from vaex.commands.alone import alone_in
     from vaex.commands.interruption import ending_signals
-    from vaex.commands.record import RunRecord, write_metrics
+    from vaex.commands.record import write_metrics
+    from vaex.commands.trained_on import check_resumed
     from vaex.scores import needs_calibration
 
     calibrating = bool(config.get("calibrate", True))  # a run from before the key is resumed with it
@@ -91,11 +102,9 @@ def fit_and_test(config: DictConfig) -> Optimized:
             raise
         leave_out(folder, str(error), once=is_sweep())
         return None
+    check_resumed(last, run.data)
     with alone_in(folder), ending_signals() as signals:
-        if config.resume:
-            keep_config(folder, config)
-        record = RunRecord(folder, command_line(), config.seed, run.data)
-        record.content |= {"config": identity, "resolution": compared_at(config, run.data)}
+        record = begun_record(config, run, last, identity)
         with record:
             try:
                 run.fit(last)
@@ -114,6 +123,22 @@ def fit_and_test(config: DictConfig) -> Optimized:
             record.content["best_checkpoint"] = None if best is None else str(best.relative_to(folder))
     report(folder, stages, title, record.content.get("resolution"), page=config.get("report", True))
     return optimized(config, stages)
+
+
+def begun_record(config: DictConfig, run: Run, last: Path | None, identity: str) -> RunRecord:
+    """Return the run.json of a training that begins, or goes on from ``last``; its checkpoints remember its images."""
+    from vaex.commands.record import RunRecord
+    from vaex.commands.trained_on import remember
+
+    folder = Path(config.paths.run)
+    if config.resume:
+        keep_config(folder, config)
+    record = RunRecord(folder, command_line(), config.seed, run.data, goes_on=last is not None)
+    record.content |= {"config": identity, "resolution": compared_at(config, run.data)}
+    if record.other_data:
+        print(OTHER_DATA.format(file=record.path), file=sys.stderr)
+    remember(run.module, run.data, last)
+    return record
 
 
 def earlier_run(config: DictConfig, folder: Path, key: str) -> tuple[Path | None, bool]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,27 @@ def _key(files: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def content_digest(files: Sequence[tuple[str, Path]]) -> str:
-    """Return the SHA-256 over names and contents of ``files``, which does not depend on where they lie."""
-    entries = []
-    for name, file in files:
-        with file.open("rb") as stream:
-            entries.append(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+def content_digests(files: Iterable[Path]) -> dict[Path, bytes]:
+    """Return the SHA-256 of the content of each of ``files``.
+
+    Raises:
+        VaexError: when one cannot be read.
+    """
+    found = {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                found[file] = hashlib.file_digest(stream, "sha256").digest()
+        except OSError as error:
+            raise VaexError(f"{file} cannot be read ({error.strerror or error}); mend or remove it.") from error
+    return found
+
+
+def content_digest(files: Sequence[tuple[str, Path]], digests: Mapping[Path, bytes] | None = None) -> str:
+    """Return the SHA-256 over names and contents of ``files``, which does not depend on where they lie.
+
+    ``digests`` are those of the contents, where they are known.
+    """
+    known = content_digests(file for _, file in files) if digests is None else digests
+    entries = [name.encode() + b"\0" + known[file] for name, file in files]
     return hashlib.sha256(b"".join(sorted(entries))).hexdigest()

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaex.checked import call_checked
-from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, gather_pixels
+from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, content_digests, gather_pixels
 from vaex.data.images import Mask, checked_white, read_mask, read_pixels
 from vaex.data.module import ImageDataModule
 from vaex.data.records import Gallery, PastedSet, Record, RecordSet, checked_recipe, group_names, hold_out, with_pasted
+from vaex.data.remembered import by_content
 from vaex.data.transforms import Augmentation
 from vaex.errors import VaexError, unknown
 
@@ -91,7 +92,7 @@ class RecordedImages(ImageDataModule):
         self.augmentation = call_checked("augmentation", Augmentation, augmentation or {})
         self.augmentation.check_channels(channels)
         self._records: tuple[Record, ...] | None = None
-        self._checksum = ""
+        self._digests: dict[Path, bytes] | None = None
 
     def find_records(self) -> Sequence[Record]:
         """List the images; training images may all have the split ``train``."""
@@ -122,10 +123,20 @@ class RecordedImages(ImageDataModule):
     @property
     def checksum(self) -> str:
         """SHA-256 over names and contents of the image and mask files, not of how they are split or resized."""
-        if not self._checksum:
-            files = [file for record in self.records for file in (record.path, record.mask) if file is not None]
-            self._checksum = content_digest([(_below(file, self.root), file) for file in files])
-        return self._checksum
+        return content_digest([(_below(file, self.root), file) for file in self._files()], self._contents())
+
+    @property
+    def remembered(self) -> dict[str, str]:
+        """By split what its images are known by, whatever their names and places; see `vaex.data.remembered`."""
+        return by_content(self.records, self._contents())
+
+    def _contents(self) -> dict[Path, bytes]:
+        if self._digests is None:
+            self._digests = content_digests(self._files())
+        return self._digests
+
+    def _files(self) -> list[Path]:
+        return [file for record in self.records for file in (record.path, record.mask) if file is not None]
 
     def prepare_data(self) -> None:
         """Check that the files are there; with ``cache="disk"`` decode them."""
