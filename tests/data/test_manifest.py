@@ -61,6 +61,26 @@ def test_a_table_splits_what_it_leaves_open(table: Callable[[str], Path]) -> Non
     assert "mask" not in data.test_set.__getitems__([0])
 
 
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_the_mask_of_a_normal_image_may_mark_nothing(cache: str, table: Callable[[str], Path], draw: Draw) -> None:
+    """Also where the pixels were cached while the label was another."""
+    draw("empty.png", np.zeros((16, 16), dtype=np.uint8))
+    draw("faint.png", np.pad(np.ones((1, 1), dtype=np.uint8), 8))  # 17x17: it is resized
+    rows = "path,label,mask,split\n0.png,0,empty.png,train\n1.png,0,,train\n8.png,1,m8.png,test\n9.png,{},{},test\n"
+    file = table(rows.format(1, "m9.png"))
+    data = Folder(manifest=str(file), size=16, cache=cache)
+    data.setup()
+    assert not data.train_set.__getitems__([0])["mask"].any()
+    (batch,) = data.test_dataloader()
+    np.testing.assert_array_equal(batch["mask"][:, 0].numpy(), [MASK, MASK])
+    for mask in ("m9.png", "faint.png"):
+        table(rows.format(0, mask))
+        with pytest.raises(
+            VaexError, match=rf"list\.csv, line 5: .*9\.png has the label 0 .*its mask .*{mask} marks a"
+        ):
+            Folder(manifest=str(file), size=16, cache=cache).setup()
+
+
 def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable[[str], Path]) -> None:
     file = table("path,label,split,mask\n0.png,0,train,\n1.png,0,train,\n2.png,0,val,\n8.png,1,val,m8.png\n9.png,1,,\n")
     data = Folder(manifest=str(file), size=16)
@@ -79,6 +99,7 @@ def test_own_defects_in_validation_take_the_place_of_pasted_ones(table: Callable
         ("path,split\n0.png,trian\n", r"line 2: Unknown split 'trian': did you mean 'train'"),
         ("path,label,split\n8.png,1,train\n", r"line 2: .*8\.png is anomalous, but training takes normal images only"),
         ("path,label,mask\n8.png,1,m7.png\n", r"line 2: there is no mask .*m7\.png"),
+        ("path,label,mask\n8.png,1,m8.png\n0.png,0,m7.png\n", r"line 3: there is no mask .*m7\.png"),
         ("path,label\n0.png,0\n1.png,0\n0.png,0\n", r"line 4: .*0\.png is in line 2 already"),
         ("path;label\n0.png;0\n", r"no commas between its cells \('path;label'\); save it as CSV with commas"),
         ("file,label\n0.png,0\n", r"has no column 'path' \(it has file, label\)"),

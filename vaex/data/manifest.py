@@ -33,7 +33,9 @@ def read_manifest(
 
     The first line names the columns. ``path`` is the image, relative to ``base``; ``label`` is 0 or 1 (or normal, good,
     ok, anomaly, bad, defect ...), a column that may be left out where all images are normal; ``mask``, ``split``
-    (train, val, test) and ``group`` (kind of defect) may be left out or empty. Spaces around cells do not count.
+    (train, val, test) and ``group`` (kind of defect) may be left out or empty. Spaces around cells do not count. The
+    mask of a normal image must mark nothing, which is seen where it is read; until then its record says where it is
+    ``listed``.
     ``columns`` renames them, ``where`` keeps the rows that have these values. Further columns are ignored, with a
     warning where there is no ``label``.
 
@@ -65,10 +67,7 @@ def read_manifest(
     seen: dict[Path, int] = {}
     for line, row in rows:
         found = {name: row.get(column, "") for name, column in names.items()}
-        try:
-            record = _record(found, base, names["label"] in header)
-        except VaexError as error:
-            raise VaexError(f"{table}, line {line}: {error}") from None
+        record = _record_of(f"{table}, line {line}", found, base, names["label"] in header)
         if (first := seen.setdefault(record.path.resolve(), line)) != line:
             raise VaexError(f"{table}, line {line}: {record.path} is in line {first} already; list it once.")
         records.append(record)
@@ -117,6 +116,14 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         raise VaexError(f"The manifest {table} is no CSV file in UTF-8 ({error}); save it as one.") from error
 
 
+def _record_of(place: str, row: Mapping[str, str], base: Path, labelled: bool) -> Record:
+    try:
+        record = _record(row, base, labelled)
+    except VaexError as error:
+        raise VaexError(f"{place}: {error}") from None
+    return record if record.mask is None or record.label else record._replace(listed=place)
+
+
 def _record(row: Mapping[str, str], base: Path, labelled: bool) -> Record:
     path = base / row["path"]
     if not row["path"] or not _is_file(path):
@@ -134,7 +141,7 @@ def _record(row: Mapping[str, str], base: Path, labelled: bool) -> Record:
         raise unknown("split", split, SPLITS)
     if label and split == "train":
         raise VaexError(f"{path} is anomalous, but training takes normal images only; give it the split val or test.")
-    mask = base / row["mask"] if row["mask"] and label else None
+    mask = base / row["mask"] if row["mask"] else None
     if mask is not None and not _is_file(mask):
         raise VaexError(f"there is no mask {mask}; paths are relative to {base}.")
     group = (row["group"] if row["group"] not in ("", GOOD) else ANOMALOUS) if label else GOOD

@@ -184,6 +184,12 @@ class RecordedImages(ImageDataModule):
         images = gather_pixels((len(records), channels, height, width), image, sources, folder, name)
         sources = [path for record, file in masks for path in (file, record.path)]
         marked = gather_pixels((len(masks), 1, height, width), mask, sources, folder, f"masks{_READING}")
+        for row, (record, file) in enumerate(masks):  # those of the cache too: a label may have changed
+            if not record.label and marked[row].any():
+                raise VaexError(
+                    f"{record.listed}: {record.path} has the label 0 (normal), but its mask {file} marks a defect; "
+                    "correct the label, or leave the mask out."
+                )
         _tell(told)
         return Gallery(records, images, marked, self.group_names)
 

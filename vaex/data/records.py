@@ -38,7 +38,8 @@ class Record(NamedTuple):
     split: str  # train, val, test
     label: int  # 1: anomalous
     group: str  # kind of defect; GOOD where label is 0
-    mask: Path | None = None  # file that shows where the defect is
+    mask: Path | None = None  # file that shows where the defect is; of a normal image one that may mark nothing
+    listed: str = ""  # table and line, where a normal image has a mask
 
 
 class Augment(Protocol):
