@@ -315,6 +315,36 @@ def test_a_new_pass_over_an_old_one_is_not_resumed_as_the_old_one(
         assert "holds no pass that can go on" in capsys.readouterr().err
 
 
+def test_results_below_the_images_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where they lie beside the images themselves; what is no picture of a pass stays an image."""
+    images = tmp_path / "images"
+    draw(images, "a.png", "sub/b.png")
+    outs = [images, images / "today" / "one", images / "today" / "two"]
+    counts = []
+    for out in outs:
+        before = [name for name in images.rglob("*.png") if name.parent.name in ("decisions", "pictures", "overlays")]
+        before += list(images.rglob("overview.png"))
+        assert explain(images, out, "pictures=true") == 0
+        assert [row["image"] for row in rows(out / "explain.csv")] == ["a.png", "sub/b.png"]
+        error = capsys.readouterr().err
+        counts.append(len(before))
+        assert (f"{len(before)} pictures of earlier passes are no images to look at" in error) == bool(before)
+    assert counts[0] == 0 < counts[1] < counts[2]
+    draw(images, "today/one/overview_of_all.png", "pictures/mine.jpg")
+    (images / "explain.json").unlink()  # without it they are images of somebody's
+    assert explain(images, images / "today" / "three", "pictures=false") == 0
+    names = {row["image"] for row in rows(images / "today" / "three" / "explain.csv")}
+    assert {"today/one/overview_of_all.png", "pictures/mine.jpg", "overview.png"} <= names
+    assert not {name for name in names if name.startswith("today/") and "overview_of_all" not in name}
+
+
+def test_a_folder_of_results_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "images", "a.png")
+    assert explain(tmp_path / "images", tmp_path / "out", "pictures=true") == 0
+    assert explain(tmp_path / "out", tmp_path / "again") == 1
+    assert "holds no images but pictures of earlier passes" in capsys.readouterr().err
+
+
 def test_two_passes_do_not_share_a_folder(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

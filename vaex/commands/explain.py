@@ -56,7 +56,7 @@ def explain_images(config: DictConfig) -> None:
     from vaex.build import load
     from vaex.commands.alone import alone_in
     from vaex.commands.explain_pass import Pass
-    from vaex.commands.findings import PICTURES, earlier_results, where_to_look
+    from vaex.commands.findings import PICTURES, earlier_results, where_to_look, without_results
     from vaex.commands.inspection import inspection_of
     from vaex.commands.same_pass import is_empty, read_kept, settings_of
     from vaex.commands.scoring import Scorer, speed
@@ -70,15 +70,18 @@ def explain_images(config: DictConfig) -> None:
     if resumed:
         read_kept(out, settings)  # refused before anything slow
     model.to(device)
+    told: list[str] = []
     if config.test_images is None:
         sources = image_sources(config.images, shape, white_of(config.data))
+        if config.images is not None:
+            sources, told = without_results(Path(config.images).expanduser(), sources)
     else:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
     for sentence in inspection.sentences():
         print(sentence)
     score: Any = OmegaConf.to_container(config.score, resolve=True)
     scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size)
-    for sentence in earlier_results(out, sources, resumed):
+    for sentence in [*told, *earlier_results(out, sources, resumed)]:
         console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
     job = Pass(config, options, inspection, scorer, sources, out, console)
     with alone_in(out, "explains images", PICTURES):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaex.commands.inspection import Inspection, Verdict
+from vaex.commands.same_pass import KEPT
 from vaex.commands.scoring import Item
 from vaex.commands.sources import Sources
 from vaex.errors import VaexError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PICTURES = ("decisions", "overlays", "pictures")
 """Folders of pictures below that of the results."""
+
+OVERVIEW = "overview.png"
+"""The one picture beside them."""
 
 COLUMNS = ("image", "x0", "y0", "x1", "y1", "area", "score")
 
@@ -92,6 +96,35 @@ def _number(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # NaN too
 
 
+def without_results(images: Path, sources: Sources) -> tuple[Sources, list[str]]:
+    """Return the ``sources`` without pictures that earlier passes left below the folder ``images``, and that they did.
+
+    A folder of results is one that holds an explain.json; other files in it are images as elsewhere.
+
+    Raises:
+        VaexError: when nothing else lies there.
+    """
+    found = {
+        name: _results_of(path, images) for name, source in sources.items() if (path := getattr(source, "path", None))
+    }
+    left_out = {name: folder for name, folder in found.items() if folder is not None}
+    if not left_out:
+        return sources, []
+    folders = sorted(set(left_out.values()))
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    if len(left_out) == len(sources):
+        raise VaexError(f"{images} holds no images but pictures of earlier passes ({folders[0]}{more}); check images=.")
+    told = f"{len(left_out)} pictures of earlier passes are no images to look at: those in {folders[0]}{more}."
+    return {name: source for name, source in sources.items() if name not in left_out}, [told]
+
+
+def _results_of(file: Path, images: Path) -> Path | None:
+    """Return the folder of results, at or below ``images``, of which ``file`` is a picture; None where it is none."""
+    folder = file.parent.parent if file.parent.name in PICTURES else file.parent if file.name == OVERVIEW else None
+    inside = folder is not None and folder.is_relative_to(images)
+    return folder if inside and folder is not None and (folder / KEPT).is_file() else None
+
+
 def earlier_results(out: Path, sources: Sources, resumed: bool = False) -> list[str]:
     """Return in a sentence that ``out`` holds results of an earlier pass, where it does and that is not ``resumed``.
 
@@ -119,5 +152,5 @@ def where_to_look(out: Path, latents: bool, decides: bool, draws: bool, skipped:
     files += ["decisions/", "score_maps.npz"] if decides and draws else []
     files += ["skipped.csv"] if skipped else []
     if latents:
-        return f"Look at {out / 'overview.png'}; {', '.join(['pictures/, overlays/, maps.npz', *files])} lie beside it."
+        return f"Look at {out / OVERVIEW}; {', '.join(['pictures/, overlays/, maps.npz', *files])} lie beside it."
     return f"Look at {out}: {', '.join(files)}."
