@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 import vaex
 from vaex.cli import main
@@ -38,6 +39,13 @@ SMALL = [
     "trainer.log_every_n_steps=1",
     "callbacks=[attention,checkpoint]",
 ]  # 112 training images, 14 steps an epoch
+
+
+QUICK = [
+    *("data.size=32", "network.width=4", "network.depth=2", "network.hidden=8", "network.latents=2"),
+    *("callbacks=[checkpoint]", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "report=false"),
+    *("calibration_images=4", "trainer.limit_val_batches=1"),
+]
 
 
 def train(folder: Path, *overrides: str) -> int:
@@ -198,6 +206,30 @@ def test_a_wrong_layer_stops_before_training(tmp_path: Path, capsys: pytest.Capt
     assert "Layer 'conv9' does not exist" in error
     assert "encoder.conv1" in error
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (["data.test=0"], "the test split of Sprites has no images; check data.test."),
+        (["data=defects", "data.test_good=0", "data.test_defects=0"], "check data.test_good and data.test_defects."),
+        (["data=folder", "data.normal_dir={good}", "data.test_fraction=0"], "check data.test_fraction."),
+    ],
+)
+def test_a_test_without_images_is_told_before_training(
+    data: list[str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), 50 * i, dtype=np.uint8)).save(good / f"{i}.png")
+    arguments = [*QUICK, *(part.format(good=good) for part in data), f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert key.lower() in error.lower()
+    assert "Or train without a test: test=false." in error
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert main(["train", *arguments, "test=false"]) == 0
 
 
 @pytest.mark.slow

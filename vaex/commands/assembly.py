@@ -21,6 +21,7 @@ from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
 from vaex.commands.disentangling import disentanglement, settings
 from vaex.commands.faithful import faithful_settings, faithfulness
+from vaex.commands.loader_check import LoaderCheck
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages, step_of
 from vaex.commands.objective_watch import ObjectiveWatch
 from vaex.commands.processes import cluster_plugins
@@ -234,6 +235,8 @@ def assemble(config: DictConfig, module: VAEModule | None = None, resume: Path |
     if resume is not None:
         keep_until(loggers, step_of(resume))
     callbacks = build_all(config.get("callbacks"))
+    if config.get("test"):
+        callbacks.append(LoaderCheck())
     if is_search():
         callbacks.append(ObjectiveWatch(config, data))
     return Run(config, data, module, build_trainer(config, callbacks, loggers))

@@ -155,6 +155,8 @@ class Defects(ImageDataModule):
     val_set: SurfaceSet | PastedSet
     test_set: SurfaceSet
 
+    TEST_KEYS = ("test_good", "test_defects")
+
     def __init__(
         self,
         texture: str = "leather",

@@ -60,6 +60,8 @@ class Folder(RecordedImages):
             manifest is wrong, or a file cannot be read.
     """
 
+    TEST_KEYS = ("test_fraction",)
+
     def __init__(
         self,
         root: str | None = None,

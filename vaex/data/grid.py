@@ -61,6 +61,8 @@ class GridImages(ImageDataModule):
     train_set: GridSet
     val_set: GridSet
     test_set: GridSet
+
+    TEST_KEYS = ("test",)
     grid_set: GridSet
 
     def __init__(

@@ -36,6 +36,9 @@ class ImageDataModule(pl.LightningDataModule):
     val_set: BatchedDataset
     test_set: BatchedDataset
 
+    TEST_KEYS: tuple[str, ...] = ()
+    """Arguments that say how many images the test has."""
+
     def __init__(
         self,
         shape: tuple[int, int, int],
@@ -68,7 +71,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: BatchedDataset, split: str) -> ResumableLoader:
         if len(dataset) == 0:
-            raise VaexError(f"The {split} split of {type(self).__name__} has no images; check its size and filters.")
+            keys = " and ".join(f"data.{key}" for key in self.TEST_KEYS if split == "test")
+            check = keys or "its size and filters"
+            raise VaexError(f"The {split} split of {type(self).__name__} has no images; check {check}.")
         training = split == "train"
         trainer = self.trainer
         processes = trainer.world_size if trainer else 1
