@@ -213,6 +213,44 @@ def test_a_scene_without_a_part_is_told(
     assert {row["image"]: row["decision"] for row in table(tmp_path / "out" / "explain.csv")}["grey.png"] == "anomalous"
 
 
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with ``good``, 40 sprites by a camera of 12 bits, and what is calibrated on them."""
+    place = tmp_path_factory.mktemp("camera")
+    (place / "good").mkdir()
+    for i, image in enumerate(held_out()[:40, 0].numpy()):
+        Image.fromarray(np.rint(image * 4095).astype(np.uint16)).save(place / "good" / f"{i}.png")
+    data = ["data=folder", f"data.normal_dir={place / 'good'}", "data.test_fraction=0", "data.val_fraction=0.5"]
+    for name, white in (("camera", "4095"), ("plain", "null")):
+        out = f"out={place / name}.ckpt"
+        assert main(["calibrate", "ckpt=sprites", out, *data, f"data.white={white}", *SCORE]) == 0
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "told"),
+    [
+        ("camera", "4095", None),
+        ("camera", "1000", "were read with data.white=4095, these are with 1000"),
+        ("camera", "null", "were read with data.white=4095, these are with null"),
+        ("plain", "null", None),
+        ("plain", "4095", "were read with data.white=null, these are with 4095"),
+    ],
+)
+def test_another_white_than_that_of_the_calibration_decides_nothing(
+    name: str, typed: str, told: str | None, camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["explain", f"ckpt={camera / name}.ckpt", f"images={camera / 'good'}", *SCORE, "pictures=false"]
+    assert main([*arguments, f"out={tmp_path / 'out'}", f"+data.white={typed}"]) == 0
+    said = capsys.readouterr().out
+    assert ("No decision between ok and anomalous" in said) == (told is not None)
+    assert (told or "Anomalous is an image whose") in said
+    assert ("decision" in table(tmp_path / "out" / "explain.csv")[0]) == (told is None)
+    by_hand = [*arguments, f"out={tmp_path / 'hand'}", f"+data.white={typed}", "threshold=3"]
+    assert main(by_hand) == 0
+    assert "decision" in table(tmp_path / "hand" / "explain.csv")[0]
+
+
 def test_tiles_of_a_large_image(calibrated: Path, tmp_path: Path) -> None:
     """Every tile is an image of its own, so four sprites in one are scored as they are alone."""
     sprites = np.asarray(held_out()[:4, 0]) * 255

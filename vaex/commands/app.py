@@ -117,9 +117,10 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     model = load(config.ckpt)
     model.to(pick_device(config.device))
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
     shape = model_shape(model)
     white = white_of((model.config.get("run") or {}).get("data"))
+    asked["data"] = {"white": white}
+    inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
     explorer = Explorer(model, options, inspection, shape, config.max_latents, white)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
     theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read

@@ -74,6 +74,8 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)
+    if hasattr(data, "white"):
+        calibration["white"] = data.white
     held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
     main, beside = scores_of(config)
     calibration["detectors"] = fit_detectors(model, [main, *beside], batches, held_out, calibration, **options)

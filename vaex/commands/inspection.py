@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from vaex.commands.sources import white_of
 from vaex.errors import VaexError
 
 if TYPE_CHECKING:
@@ -184,6 +185,21 @@ def threshold_sentences(score: str, threshold: float, limit: Threshold | None) -
     return said
 
 
+def check_white(data: Any, calibration: Mapping[str, Any], score: Score) -> None:
+    """Refuse thresholds of normal images that were read with another ``data.white`` than by the config ``data``.
+
+    Raises:
+        VaexError: then; a calibration by images that have none, such as drawn ones, is of any.
+    """
+    if "white" not in calibration or (now := white_of(data)) == calibration["white"]:
+        return
+    before, after = (f"{value:g}" if value is not None else "null" for value in (calibration["white"], now))
+    raise VaexError(
+        f"the normal images were read with data.white={before}, these are with {after}; give the same, run "
+        f"`vaex calibrate ckpt=... score={score.name} data.white={after}`, or give threshold=NUMBER."
+    )
+
+
 def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: Mapping[str, Any]) -> Inspection:
     """Return what decides, out of the config and what calibration left; ``options`` are those of the maps.
 
@@ -205,6 +221,7 @@ def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: M
     layer = maps.pop("layer", None)
     found = Inspection(score, roi=roi, min_area=config.min_area, tiled=tiled, pixel_rate=config.pixel_rate)
     try:
+        check_white(config.get("data"), calibration, score)
         found.normal = normal_scores_of(calibration, score, layer, maps)
     except VaexError as error:
         found.reason = str(error)
