@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,27 @@ def test_a_folder_of_results_alone_is_told(tmp_path: Path, capsys: pytest.Captur
     assert explain(tmp_path / "images", tmp_path / "out", "pictures=true") == 0
     assert explain(tmp_path / "out", tmp_path / "again") == 1
     assert "holds no images but pictures of earlier passes" in capsys.readouterr().err
+
+
+def test_what_cannot_be_judged_well_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link that leads nowhere is skipped with its reason, tiny images are named; Pillow warns of none."""
+    images = tmp_path / "images"
+    draw(images, "a.png")
+    (images / "gone.png").symlink_to("nowhere.png")
+    Image.new("L", (700, 3)).save(images / "line.png")
+    Image.new("L", (1, 1)).save(images / "[red]dot.png")
+    Image.new("L", (90, 8)).save(images / "whole.png")  # an eighth of 64
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # a.png has more, and less than twice as many
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert explain(images, tmp_path / "out", "pictures=false") == 0
+    assert not [warning for warning in told if "bomb" in str(warning.message)]
+    assert [row["image"] for row in rows(tmp_path / "out" / "skipped.csv")] == ["gone.png"]
+    error = capsys.readouterr().err
+    assert "2 images are less than 1/8 as high or wide as the model takes them" in error
+    assert "[red]dot.png (1x1) ..." in error
 
 
 def test_two_passes_do_not_share_a_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,49 @@ def test_a_manifest_or_folders_but_not_both(photos: Path) -> None:
     (photos / "list.csv").write_text("path\ngood/a/01.jpg\n")
     with pytest.raises(VaexError, match=r"data\.manifest takes the place of data\.normal_dir"):
         ready(photos, manifest="list.csv")
+
+
+def test_images_do_not_share_a_mask(photos: Path, draw: Draw) -> None:
+    draw("bad/scratch/1.JPG.tmp.png").rename(photos / "bad/scratch/1.JPG")
+    with pytest.raises(VaexError, match=r"1\.JPG and .*1\.png share the mask .*1\.png; rename one of the images"):
+        ready(photos, mask_dir="masks")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_letters_with_accents_match_however_they_are_composed(
+    beside: bool, form: str, photos: Path, draw: Draw
+) -> None:
+    name = {kind: unicodedata.normalize(kind, "é") for kind in ("NFC", "NFD")}
+    other = name["NFD" if form == "NFC" else "NFC"]
+    assert name[form] != other
+    draw(f"accents/{name[form]}.png")
+    masks = "accents" if beside else "accent_masks"
+    draw(f"{masks}/{other}_mask.png", MASK)
+    data = ready(photos, abnormal_dir="accents", mask_dir=masks)
+    (record,) = [record for record in data.records if record.label]
+    assert record.path.stem == name[form]
+    assert record.mask == photos / masks / f"{other}_mask.png"
+
+
+def test_a_disk_cache_lies_beside_the_data(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options: dict[str, Any] = {"normal_dir": str(photos / "good"), "size": 16, "cache": "disk"}
+    Folder(**options).setup()
+    assert list((photos / ".vaex_cache").glob("*.npy"))
+    assert not list((tmp_path / "here").iterdir())
+    Folder(**options, cache_dir=str(tmp_path / "named")).setup()
+    assert list((tmp_path / "named").glob("*.npy"))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_link_that_leads_nowhere_is_told(cache: str, photos: Path) -> None:
+    for target in ("gone.png", "link.png"):  # nowhere, and in a circle
+        link = photos / "good" / "link.png"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        with pytest.raises(VaexError, match=r"link\.png cannot be read"):
+            ready(photos, cache=cache)
+        with pytest.raises(VaexError, match=r"link\.png cannot be read"):
+            Folder(root=str(photos), normal_dir="good", size=16).checksum  # noqa: B018 - it reads the files

@@ -251,3 +251,28 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(VaexError, match=r"x\.png .*decompression bomb.* Nor can it be read in tiles: cut it into"):
         read_image(tmp_path / "x.png", (1, 8, 8))
+
+
+def test_a_tiff_of_several_pages_is_refused_and_one_with_a_preview_read(tmp_path: Path) -> None:
+    pages = [Image.fromarray(GENERATOR.integers(0, 256, (16, 16), dtype=np.uint8)) for _ in range(3)]
+    pages[0].save(tmp_path / "many.tif", save_all=True, append_images=pages[1:])
+    for read in (read_image, read_pixels):
+        with pytest.raises(VaexError, match=r"many\.tif cannot be read .*it holds several pages"):
+            read(tmp_path / "many.tif", (1, 16, 16))
+    with pytest.raises(VaexError, match=r"The mask .*many\.tif cannot be read .*it holds several pages"):
+        read_mask(tmp_path / "many.tif", (16, 16))
+    preview = pages[1].resize((4, 4))
+    preview.encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "preview.tif", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "preview.tif") as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(read_pixels(tmp_path / "preview.tif", (1, 16, 16))[0], np.asarray(pages[0]))
+
+
+def test_a_link_that_leads_nowhere_is_listed_and_not_read(tmp_path: Path) -> None:
+    saved(tmp_path / "a.png", np.zeros((8, 8), dtype=np.uint8))
+    (tmp_path / "b.png").symlink_to("gone.png")
+    (tmp_path / "c.png").symlink_to(".")  # a folder
+    assert [file.name for file in image_files(tmp_path)] == ["a.png", "b.png"]
+    with pytest.raises(VaexError, match=r"b\.png cannot be read as an image"):
+        read_image(tmp_path / "b.png", (1, 8, 8))

@@ -217,3 +217,12 @@ def test_the_layout_of_visa_is_read_by_its_config(draw: Draw, tmp_path: Path) ->
     assert batch["label"].tolist() == [0, 0, 1]
     np.testing.assert_array_equal(batch["mask"][2, 0], MASK)
     assert all("pcb1" in record.path.parts for record in data.records)
+
+
+def test_true_is_found_however_it_is_written_and_blank_rows_are_none(
+    table: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = table("path,label,line\n0.png,0,true\n,,\n1.png,0,True\n2.png,0,FALSE\n , ,\n3.png,0,TRUE\n\n,,\n")
+    for value, names in ((True, ["0.png", "1.png", "3.png"]), (False, ["2.png"]), ("True", ["1.png"])):
+        assert [row.path.name for row in read_manifest(file, tmp_path, where={"line": value})] == names
+    assert len(read_manifest(file, tmp_path)) == 4

@@ -113,7 +113,9 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     from vaex.commands.app_explorer import Explorer
     from vaex.commands.app_page import page_of
     from vaex.commands.inspection import inspection_of
+    from vaex.commands.quieting import quiet
 
+    quiet()
     model = load(config.ckpt)
     model.to(pick_device(config.device))
     asked: Any = OmegaConf.to_container(config, resolve=True)

@@ -58,9 +58,11 @@ def explain_images(config: DictConfig) -> None:
     from vaex.commands.explain_pass import Pass
     from vaex.commands.findings import PICTURES, earlier_results, where_to_look, without_results
     from vaex.commands.inspection import inspection_of
+    from vaex.commands.quieting import quiet
     from vaex.commands.same_pass import is_empty, read_kept, settings_of
     from vaex.commands.scoring import Scorer, speed
 
+    quiet()
     model = load(config.ckpt)
     device, shape = pick_device(config.device), model_shape(model)
     inspection = inspection_of(config, model.calibration or {}, options)
@@ -94,8 +96,8 @@ def explain_images(config: DictConfig) -> None:
             for _, reason in job.skipped:
                 console.print(f"skipped: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     elapsed = time.perf_counter() - started
-    for sentence in inspection.warnings(job.scores, job.anomalous, job.unlike):
-        console.print(sentence, style="bold yellow", highlight=False, soft_wrap=True)
+    for sentence in [*job.remarks(), *inspection.warnings(job.scores, job.anomalous, job.unlike)]:
+        console.print(sentence, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     count, before = len(job.scores), len(job.earlier.kept)
     shares = f", {before} of them before and {count - before} now" if resumed else ""
     print(f"{count} images explained{shares}, {len(job.skipped)} skipped.")

@@ -20,6 +20,8 @@ from vaex.commands.sources import Sources, batches, file_stems, size_and_pixels
 from vaex.errors import VaexError
 from vaex.runs import csv_writer, npz_writer
 
+SMALL = 8  # so many times shorter than the side that the model takes is worth a word
+
 
 class Pass:
     """One pass over all images; counts, scores and what was skipped are known after `write`."""
@@ -35,6 +37,7 @@ class Pass:
         self.earlier = Earlier()
         self.resumed = False
         self.skipped: list[tuple[str, str]] = []  # names and reasons
+        self.small: list[str] = []  # names and sizes of images that are hardly more than their enlargement
         self.stopped: int | None = None  # the signal that ended the pass
         self.scores = array("d")
         self.anomalous = self.unlike = 0
@@ -74,7 +77,19 @@ class Pass:
             except VaexError as error:
                 self.skipped.append((name, f"{name}: {error}"))
             else:
+                if min(size) * SMALL < min(pixels.shape[-2:]):
+                    self.small.append(f"{name} ({size[0]}x{size[1]})")
                 yield Item(name, torch.from_numpy(pixels), size)
+
+    def remarks(self) -> list[str]:
+        """Return in a sentence that images are far smaller than the model takes them, where some are."""
+        if not self.small:
+            return []
+        count = f"{len(self.small)} image{' is' if len(self.small) == 1 else 's are'}"
+        return [
+            f"{count} less than 1/{SMALL} as high or wide as the model takes them, so what was judged is mostly their "
+            f"enlargement: {self.small[0]}{' ...' if len(self.small) > 1 else ''}."
+        ]
 
     def write(self, settings: Mapping[str, Any]) -> None:
         """Write the tables, the regions, and pictures and maps where they are wanted, and keep the ``settings``.

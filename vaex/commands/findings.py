@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -132,7 +133,7 @@ def earlier_results(out: Path, sources: Sources, resumed: bool = False) -> list[
         VaexError: when images lie where pictures of results are written.
     """
     paths = (getattr(source, "path", None) for source in sources.values())
-    homes = {path.resolve().parent for path in paths if path is not None}
+    homes = {Path(os.path.realpath(path)).parent for path in paths if path is not None}  # of links in a circle too
     for folder in (out / name for name in PICTURES):
         if folder.resolve() in homes:
             raise VaexError(

@@ -1,4 +1,4 @@
-"""What Lightning says and a user can do nothing about."""
+"""What Lightning and others say and a user can do nothing about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet() -> None:
-    """Silence what a user can do nothing about: Lightning's tips, device lists and worker advice."""
+    """Silence what a user can do nothing about: Lightning's tips, device lists, worker advice; large images."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for pattern in (
@@ -18,5 +18,6 @@ def quiet() -> None:
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*litlogger.*",
+        ".*could be decompression bomb DOS attack.*",  # they are read; twice as large ones are refused in a sentence
     ):
         warnings.filterwarnings("ignore", message=pattern)

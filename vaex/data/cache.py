@@ -134,7 +134,10 @@ def _fill(pixels: NDArray[np.uint8], read: Reader) -> None:
 def _key(files: Sequence[Path]) -> str:
     digest = hashlib.sha256(f"version {_VERSION}".encode())
     for file in files:
-        state = file.stat()
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise _unreadable(file, error) from error
         digest.update(f"\n{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
@@ -151,8 +154,12 @@ def content_digests(files: Iterable[Path]) -> dict[Path, bytes]:
             with file.open("rb") as stream:
                 found[file] = hashlib.file_digest(stream, "sha256").digest()
         except OSError as error:
-            raise VaexError(f"{file} cannot be read ({error.strerror or error}); mend or remove it.") from error
+            raise _unreadable(file, error) from error
     return found
+
+
+def _unreadable(file: Path, error: OSError) -> VaexError:
+    return VaexError(f"{file} cannot be read ({error.strerror or error}); mend or remove it.")
 
 
 def content_digest(files: Sequence[tuple[str, Path]], digests: Mapping[Path, bytes] | None = None) -> str:

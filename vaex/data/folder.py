@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from vaex.data.images import find_mask, images_in
+from vaex.data.cache import CACHE_FOLDER
+from vaex.data.images import composed, find_mask, images_in
 from vaex.data.manifest import read_manifest
 from vaex.data.recorded import RecordedImages, expanded
-from vaex.data.records import ANOMALOUS, GOOD, Record, hold_out
+from vaex.data.records import ANOMALOUS, GOOD, Record, check_masks, hold_out
 from vaex.errors import VaexError
 
 TREE = """
@@ -52,12 +54,13 @@ class Folder(RecordedImages):
         columns: names of the manifest's columns where they differ, such as ``{"path": "image"}``.
         where: values that a row of the manifest must have to count, such as ``{"object": "candle"}``.
         test_fraction: share of the normal images, in [0, 1), kept for the test; chosen by ``seed``.
-        size: pixels of height and width. This and the remaining arguments are those of `RecordedImages`.
+        size: pixels of height and width. This and the remaining arguments are those of `RecordedImages`; without
+            ``root`` a disk cache lies beside an absolute ``normal_dir``.
 
     Raises:
         VaexError: when nothing is named, a folder is missing or empty (the expected tree is told), two folders are the
-            same, a file would be listed twice, a mask is missing or of other proportions than its image, a row of the
-            manifest is wrong, or a file cannot be read.
+            same, a file would be listed twice, two images share a mask, a mask is missing or of other proportions than
+            its image, a row of the manifest is wrong, or a file cannot be read.
     """
 
     TEST_KEYS = ("test_fraction",)
@@ -104,6 +107,8 @@ class Folder(RecordedImages):
             "abnormal_dir": abnormal_dir,
             "mask_dir": mask_dir,
         }
+        if cache_dir is None and root is None and not folder and normal_dir and expanded(normal_dir).is_absolute():
+            cache_dir = str(expanded(normal_dir).parent / CACHE_FOLDER)
         self.manifest, self.columns, self.where = manifest, dict(columns or {}), dict(where or {})
         self.test_fraction = test_fraction
         super().__init__(
@@ -161,8 +166,9 @@ class Folder(RecordedImages):
             records += self._abnormal()
         seen: dict[Path, Path] = {}
         for file in (record.path for record in records):
-            if (first := seen.setdefault(file.resolve(), file)) is not file:
+            if (first := seen.setdefault(Path(os.path.realpath(file)), file)) is not file:
                 raise VaexError(f"{file} and {first} are the same image; remove one, or the link to it.")
+        check_masks(records)
         return records
 
     def _check_dirs(self) -> None:
@@ -178,9 +184,11 @@ class Folder(RecordedImages):
         files, folder, masks = self._images("abnormal_dir"), self._dir("abnormal_dir"), self._dir("mask_dir")
         beside = bool(self.dirs["mask_dir"]) and folder.resolve() == masks.resolve()
         if beside:  # what is the mask of another image is none itself
-            known = {(file.parent, file.stem) for file in files}
+            known = {(file.parent, composed(file.stem)) for file in files}
             files = [
-                f for f in files if not (f.stem.endswith("_mask") and (f.parent, f.stem[: -len("_mask")]) in known)
+                f
+                for f in files
+                if not (f.stem.endswith("_mask") and (f.parent, composed(f.stem.removesuffix("_mask"))) in known)
             ]
         records = []
         for file in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,16 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
 """What a file may hold, whatever its name says: Pillow would start Ghostscript for PostScript, and knows forty more."""
 
 _LOSSY = ("JPEG", "MPO")
+_SUBFILE = 254  # tag of a page of a TIFF that says what it is of others
+_COPY_OR_MASK = 0b101  # its bits for a smaller copy and for a mask of transparency
 _BOMB = Image.DecompressionBombError
 
 
 def images_in(folder: Path, deep: bool = False) -> list[Path]:
     """Return the images in a folder, or with ``deep`` also below it, in order of name; hidden ones are left out.
 
-    Links to folders below it are not followed. A folder that is not there holds none.
+    Links to folders below it are not followed; links that lead nowhere count, so that reading them tells it. A folder
+    that is not there holds none.
     """
     if not folder.is_dir():
         return []
@@ -34,7 +38,7 @@ def images_in(folder: Path, deep: bool = False) -> list[Path]:
         file
         for file in sorted(folder.rglob("*") if deep else folder.iterdir())
         if file.suffix.lower() in SUFFIXES
-        and file.is_file()
+        and (file.is_file() or (file.is_symlink() and not file.exists()))
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
 
@@ -42,7 +46,8 @@ def images_in(folder: Path, deep: bool = False) -> list[Path]:
 def find_mask(folder: Path, stem: str, beside: bool = False) -> Path | None:
     """Return the image in ``folder`` named ``stem`` + "_mask" or ``stem``, of any suffix, or None.
 
-    With ``beside``, where masks lie among their images, only the former.
+    With ``beside``, where masks lie among their images, only the former. A letter with an accent is the same letter
+    in one character and in two, as some systems write it.
     """
     names = (f"{stem}_mask", stem)[: 1 if beside else 2]
     suffixes = (".png", *sorted(SUFFIXES - {".png"}))
@@ -52,8 +57,14 @@ def find_mask(folder: Path, stem: str, beside: bool = False) -> Path | None:
                 if (file := folder / f"{name}{written}").is_file():
                     return file
     # Only now is the folder searched, for .Png and the like: that takes its time where it holds many files
-    found = {(file.stem, file.suffix.lower()): file for file in images_in(folder) if file.stem in names}
+    names = tuple(map(composed, names))
+    found = {(composed(file.stem), file.suffix.lower()): file for file in images_in(folder)}
     return next((found[name, suffix] for name in names for suffix in suffixes if (name, suffix) in found), None)
+
+
+def composed(name: str) -> str:
+    """Return a name in which every letter that has one is one character."""
+    return unicodedata.normalize("NFC", name)
 
 
 def image_files(path: str | Path) -> list[Path]:
@@ -94,12 +105,13 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
     ``white``, which for None is 65535, or 1 in files of floating-point numbers; what lies outside is black or white.
 
     Raises:
-        VaexError: when the file cannot be read as an image, or holds values that are not finite, or with ``white`` None
-            brighter ones than white.
+        VaexError: when the file cannot be read as an image; when it holds several pages (of TIFF; smaller copies of one
+            do not count), values that are not finite, or with ``white`` None brighter ones than white.
     """
     channels, height, width = shape
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            _check_pages(opened)
             image = ImageOps.exif_transpose(opened)
             if wide(image):
                 white = None if opened.format == "PPM" else white  # it says itself what is white, and Pillow heeds it
@@ -130,6 +142,18 @@ def _reason(error: Exception) -> str:
     if isinstance(error, _BOMB):
         return f"{error} Nor can it be read in tiles: cut it into smaller files"
     return str(error) or type(error).__name__  # a MemoryError says nothing
+
+
+def _check_pages(image: Image.Image) -> None:
+    """Refuse a TIFF of more pages than one: the others would count as looked at."""
+    pages = 0
+    for number in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
+        image.seek(number)
+        tags: Any = getattr(image, "tag_v2", {})
+        pages += not tags.get(_SUBFILE, 0) & _COPY_OR_MASK
+        if pages > 1:
+            raise ValueError("it holds several pages, of which one would be looked at; save each as a file")
+    image.seek(0)
 
 
 def _wide_grey(image: Image.Image, width: int, height: int, white: float | None) -> NDArray[np.float32]:
@@ -182,6 +206,7 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
     height, width = size
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            _check_pages(opened)
             turned = ImageOps.exif_transpose(opened)
             flat = turned if wide(turned) else _on_black(turned)
             marked = marked_pixels(turned, flat, opened.format in _LOSSY)

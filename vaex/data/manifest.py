@@ -60,7 +60,7 @@ def read_manifest(
     _check_names(table, header, [names[name] for name in COLUMNS])
     for column, value in (where or {}).items():
         present = {row[column] for _, row in rows}
-        rows = [(line, row) for line, row in rows if row[column] == str(value)]
+        rows = [(line, row) for line, row in rows if _says(row[column], value)]
         if not rows:
             raise unknown(f"value of '{column}' in {table}", str(value), present)
     records: list[Record] = []
@@ -97,6 +97,10 @@ def _check_names(table: Path, header: Sequence[str], ours: Sequence[str]) -> Non
                 )
 
 
+def _says(cell: str, value: Any) -> bool:
+    return cell.lower() == str(value).lower() if isinstance(value, bool) else cell == str(value)
+
+
 def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Return the names of the columns, and the rows with their lines; none without rows, cells without spaces."""
     try:
@@ -107,6 +111,7 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
                 (reader.line_num, {name: (text or "").strip() for name, text in row.items() if name is not None})
                 for row in reader
             ]
+            rows = [(line, row) for line, row in rows if any(row.values())] or rows  # spreadsheets leave blank ones
             return (header, rows) if header and rows else ([], [])  # without a first line of names all cells have none
     except OSError as error:
         raise VaexError(

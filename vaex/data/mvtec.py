@@ -11,7 +11,7 @@ from vaex.data.archives import unpack_archive
 from vaex.data.download import fetch_file
 from vaex.data.images import find_mask, images_in
 from vaex.data.recorded import RecordedImages
-from vaex.data.records import GOOD, Record
+from vaex.data.records import GOOD, Record, check_masks
 from vaex.errors import AbsentDataError, VaexError, nearest, unknown
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -159,6 +159,7 @@ class MVTec(RecordedImages):
                         "data=folder, which needs no masks."
                     )
                 records.append(Record(file, "test", 1, kind.name, mask))
+        check_masks(records)
         return records
 
     def _category_folder(self) -> Path:

@@ -212,6 +212,21 @@ def _put(target: Tensor, where: Tensor, values: Tensor) -> None:
     target[where] = values.to(target.dtype)
 
 
+def check_masks(records: Sequence[Record]) -> None:
+    """Refuse images that share the mask that was found by their name.
+
+    Raises:
+        VaexError: when two do, as NAME.jpg and NAME.png.
+    """
+    owners: dict[Path, Path] = {}
+    for record in records:
+        if record.mask is not None and (first := owners.setdefault(record.mask, record.path)) != record.path:
+            raise VaexError(
+                f"{first} and {record.path} share the mask {record.mask}; rename one of the images and give it a mask "
+                "of its own."
+            )
+
+
 def hold_out(rows: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return ``rows`` in two sorted parts: those that are left, and ``fraction`` of them, at least one, held out.
 
