@@ -139,6 +139,23 @@ def test_images_mended_added_removed_and_renumbered_meanwhile(
     assert content(out, *left_out) == content(tmp_path / "whole", *left_out)
 
 
+def test_maps_of_mended_images_stand_in_their_order(images: Path, tmp_path: Path) -> None:
+    """Also where one batch holds images from before and behind those that are there."""
+    for file in images.rglob("*.*"):
+        file.unlink()
+    out, names = tmp_path / "out", ["a.png", "b.png", "c.png", "d.png"]
+    draw(images, "b.png", "d.png")
+    for broken in ("a.png", "c.png"):
+        (images / broken).write_bytes(b"not an image")
+    assert explain(images, out, "batch_size=4") == 0
+    draw(images, "a.png", "c.png")
+    assert explain(images, out, "batch_size=4", "resume=true") == 0
+    for store in ("maps.npz", "score_maps.npz"):
+        with zipfile.ZipFile(out / store) as archive:
+            assert archive.namelist() == [f"{name}.npy" for name in names]
+    assert [row["image"] for row in rows(out / "explain.csv")] == names
+
+
 def test_what_is_not_tried_yet_stays_among_the_skipped(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaex.errors import VaexError
 from vaex.scores import Evidence, score_named
-from vaex.scores.patchcore import k_centre
+from vaex.scores.patchcore import k_centre, nearest_distance
 from vaex.scores.score import Score
 
 K, SIDE = 6, 4
@@ -123,6 +123,16 @@ def test_patchcore_is_the_distance_to_the_nearest_normal_patch() -> None:
     nearest = NearestNeighbors(n_neighbors=1).fit(memory / scale).kneighbors(patches(test) / scale)[0]
     found = score(evidence(test, calibration=fitted(score, evidence(train[:2]), evidence(train[2:]))))
     np.testing.assert_allclose(found.score_map.flatten(), nearest.flatten(), rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 50.0, 1000.0])
+def test_close_patches_far_from_the_origin_keep_their_distance(offset: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    memory = torch.randn(60, 40, generator=generator).double() + offset
+    points = memory[:20] + 1e-2 * torch.randn(20, 40, generator=generator).double()
+    points, memory = points.float(), memory.float()
+    expected = (points.double()[:, None] - memory.double()).square().sum(-1).sqrt().amin(1)
+    torch.testing.assert_close(nearest_distance(points, memory).double(), expected, rtol=2e-2, atol=0)
 
 
 def test_patchcore_keeps_as_many_patches_as_it_is_told() -> None:

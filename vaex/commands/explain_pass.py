@@ -145,13 +145,19 @@ class Pass:
         for name, reason in (*self.skipped, *waiting.items()):
             skipped({"image": name, "reason": reason})
 
-    def _keep(self, before: str | None, row: Any, findings: Any, pictures: Any) -> None:
-        """Write again what is known of the images that stand before one, or of all that are left."""
+    def _keep(
+        self, before: str | None, row: Any, findings: Any, pictures: Any, draw: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write again what is known of the images that stand before one, or of all that are left.
+
+        ``draw`` is called before maps are stored, which those of images that stand before them must be.
+        """
         for kept in self._copies(before):
             row(kept.row, as_read=True)
             if findings is not None:
                 findings.keep(kept.told, kept.score_map)
             if pictures is not None and kept.maps is not None:
+                draw()
                 pictures.store(kept.name, kept.maps)
             self._advance()
 
@@ -159,7 +165,19 @@ class Pass:
         import torch
 
         looked = self.scorer.look(batch, whole=pictures is not None and self.writes.pictures == "true")
-        drawn: list[int] = []
+        drawn: list[int] = []  # positions in the batch, to be drawn yet
+
+        def draw() -> None:
+            if pictures is None or not drawn:
+                return
+            chosen = [batch[position] for position in drawn]
+            explained = looked.explanation
+            explanation = self.scorer.explain(chosen) if explained is None else part_of(explained, drawn)
+            names = [item.name for item in chosen]
+            images = torch.stack([item.pixels for item in chosen])
+            pictures.write(names, [self.stems[name] for name in names], images, explanation)
+            drawn.clear()
+
         for position, item in enumerate(batch):
             score_map = looked.score_map[position, 0].numpy()
             path = getattr(self.sources[item.name], "path", None)
@@ -168,7 +186,7 @@ class Pass:
             except VaexError as error:
                 self.skipped.append((item.name, f"{item.name}: {error}"))
                 continue
-            self._keep(item.name, row, findings, pictures)
+            self._keep(item.name, row, findings, pictures, draw)
             self.scores.append(verdict.score)
             self.anomalous += bool(verdict.anomalous)
             self.unlike += verdict.unlike
@@ -182,10 +200,4 @@ class Pass:
             if findings is not None:
                 findings.write(item, self.stems[item.name], score_map, verdict, show)
             drawn += [position] if show else []
-        if pictures is not None and drawn:
-            chosen = [batch[position] for position in drawn]
-            explained = looked.explanation
-            explanation = self.scorer.explain(chosen) if explained is None else part_of(explained, drawn)
-            names = [item.name for item in chosen]
-            images = torch.stack([item.pixels for item in chosen])
-            pictures.write(names, [self.stems[name] for name in names], images, explanation)
+        draw()

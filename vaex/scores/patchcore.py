@@ -75,8 +75,11 @@ class PatchCore(FeatureScore):
 def nearest_distance(points: Tensor, memory: Tensor) -> Tensor:
     """Return the Euclidean distance (N,) of ``points`` (N, K) to the nearest of ``memory`` (M, K).
 
-    By one matrix product, as `torch.cdist` has it for more than 25 points, which onnxruntime does not know.
+    By one matrix product, as `torch.cdist` has it for more than 25 points, which onnxruntime does not know. Both are
+    taken from the centre of the memory first, for of long vectors close to each other the product leaves no digits.
     """
+    centre = memory.mean(0)
+    points, memory = points - centre, memory - centre
     squared = memory.square().sum(1) - 2 * points @ memory.T  # (N, M), less the squared length of the point
     return (squared.amin(1) + points.square().sum(1)).clamp(min=0).sqrt()
 
