@@ -9,11 +9,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Timer
 
 from tests.callbacks.conftest import SmallFit, differences, state
 from tests.callbacks.test_disentanglement import NETWORK, Kept, fit
 from vaex.callbacks import Attention, Disentanglement, Traversal
+from vaex.callbacks.pictures import Drawing
 from vaex.coding import encoded
 from vaex.metrics.disentanglement.collection import all_scores
 from vaex.modules import VAEModule
@@ -107,6 +108,27 @@ def test_a_measure_of_the_end_takes_the_place_of_one_before(tmp_path: Path) -> N
     assert logger.values[0][1] != logger.values[1][1]
     found = float(trainer.callback_metrics["disentanglement/val/mig"])
     assert found == pytest.approx(logger.values[1][1]["disentanglement/val/mig"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_end_is_drawn_with_averaged_weights_as_validations_are(first: bool, tmp_path: Path) -> None:
+    class Seen(Drawing):
+        every_n_epochs = 9
+        weights: tuple[torch.Tensor, ...] = ()
+
+        def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+            self.weights = tuple(weight.detach().clone() for weight in pl_module.parameters())
+
+    class Last(pl.Callback):
+        weights: tuple[torch.Tensor, ...] = ()
+
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            self.weights = tuple(weight.detach().clone() for weight in pl_module.parameters())
+
+    seen, last, average = Seen(), Last(), EMAWeightAveraging(decay=0.8)
+    _, module, _ = fit(tmp_path, *([average, seen] if first else [seen, average]), last, max_steps=8)
+    assert all(torch.equal(*pair) for pair in zip(seen.weights, module.parameters(), strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(seen.weights, last.weights, strict=True))
 
 
 def test_training_is_that_without_them(tmp_path: Path) -> None:

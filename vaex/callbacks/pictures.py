@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from vaex.callbacks.ending import training_ends
@@ -43,8 +44,15 @@ class Drawing(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the end, unless a validation did."""
-        if self._drawn_at != trainer.global_step:
-            self._draw(trainer, pl_module, "val")
+        if self._drawn_at == trainer.global_step:
+            return
+        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
+        for averaging in callbacks:
+            if isinstance(
+                averaging, WeightAveraging
+            ):  # which come with the average now or after this, as validations do
+                averaging.on_train_end(trainer, pl_module)
+        self._draw(trainer, pl_module, "val")
 
 
 def picture_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
