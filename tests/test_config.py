@@ -91,6 +91,13 @@ def test_every_choice_composes_and_builds(group: str, choice: str, tmp_path: Pat
     if group.startswith("trainer") and choice not in {"gpu", "ddp", "slurm", "16"}:
         trainer = assembly.build_trainer(config, [], [])
         assert trainer.max_epochs == resolved["trainer"]["max_epochs"]
+        assert trainer.gradient_clip_algorithm == "norm"
+
+
+def test_gradients_are_clipped_as_the_config_says(tmp_path: Path) -> None:
+    config = composed(tmp_path, "trainer.gradient_clip_val=0.5", "trainer.gradient_clip_algorithm=value")
+    trainer = assembly.build_trainer(config, [], [])
+    assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm) == (0.5, "value")
 
 
 @pytest.mark.parametrize("chosen", [True, False])

@@ -41,8 +41,9 @@ class Kept(DummyLogger):
 
 
 def fit(folder: Path, *callbacks: pl.Callback, data: Any = None, **options: Any) -> tuple[pl.Trainer, VAEModule, Kept]:
-    logger = Kept()
     options = {"max_epochs": 2, **options}
+    logger: Kept = options.pop("logger", None) or Kept()
+    module: VAEModule = options.pop("module", None) or VAEModule(network=NETWORK)
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=logger,
@@ -55,7 +56,6 @@ def fit(folder: Path, *callbacks: pl.Callback, data: Any = None, **options: Any)
         num_sanity_val_steps=0,
         **options,
     )
-    module = VAEModule(network=NETWORK)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         trainer.fit(module, datamodule=data or Sprites(size=32, grid=GRID, val=8, test=8, batch_size=8))
@@ -140,9 +140,9 @@ def test_codes_that_allow_no_vote_are_warned_of(tmp_path: Path) -> None:
     callback = Disentanglement(every_n_steps=1, codes=20)
     trainer, module, logger = fit(tmp_path, callback, max_steps=1)
     assert "disentanglement/val/mig" in logger.values[0][1]  # the other metric counts
-    told = "factor_vae is not measured after 1 batches: A vote looks at 64 images, but there are the codes of 20"
+    told = "factor_vae is not measured after 1 steps: A vote looks at 64 images, but there are the codes of 20"
     with pytest.warns(UserWarning, match=told):
-        found = callback._scores(trainer, module.vae, trainer.datamodule, 1)  # type: ignore[attr-defined]
+        found = callback._scores(trainer, module.vae, trainer.datamodule)  # type: ignore[attr-defined]
     assert "mig" in found
     assert "factor_vae" not in found
 

@@ -46,8 +46,18 @@ def batches(count: int, size: int = 8) -> list[dict[str, Tensor]]:
     return [next(loader) for _ in range(count)]
 
 
-def written_out(module: FactorVAEModule, steps: int, every: int = 1, clip: float | None = None) -> None:
-    """Train by the algorithm as it is written: D(z) twice, weights of the other network frozen by ``autograd.grad``."""
+def written_out(
+    module: FactorVAEModule,
+    steps: int,
+    every: int = 1,
+    clip: float | None = None,
+    algorithm: str = "norm",
+    left_out: int = 0,
+) -> None:
+    """Train by the algorithm as it is written: D(z) twice, weights of the other network frozen by ``autograd.grad``.
+
+    The first ``left_out`` batches train the discriminator alone.
+    """
     ours, theirs = list(module.vae.parameters()), list(module.discriminator.parameters())
     first = torch.optim.Adam(ours, VAE_RATE, foreach=False)
     second = torch.optim.Adam(theirs, RATE, (0.5, 0.9), foreach=False)
@@ -78,13 +88,18 @@ def written_out(module: FactorVAEModule, steps: int, every: int = 1, clip: float
             total = [torch.stack(parts).mean(0) for parts in zip(*sums, strict=True)]
             for weight, gradient in zip([*ours, *theirs], total, strict=True):
                 weight.grad = gradient
-            if clip is not None:
+            if clip is not None and algorithm == "value":
+                for weight in (*ours, *theirs):
+                    assert weight.grad is not None
+                    weight.grad = torch.where(weight.grad.abs() > clip, clip * weight.grad.sign(), weight.grad)
+            elif clip is not None:
                 for weights in (ours, theirs):
                     norm = torch.stack([w.grad.norm() for w in weights if w.grad is not None]).norm()
                     for weight in weights:
                         assert weight.grad is not None
                         weight.grad *= min(1.0, clip / float(norm))
-            first.step()
+            if number >= left_out:
+                first.step()
             second.step()
             sums = []
 
@@ -92,8 +107,10 @@ def written_out(module: FactorVAEModule, steps: int, every: int = 1, clip: float
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
     "clipped": ({}, {"clip": 0.05}),
+    "clipped by value": ({}, {"clip": 1e-3, "algorithm": "value"}),
     "accumulated": ({}, {"every": 2}),
     "accumulated and clipped": ({}, {"every": 3, "clip": 0.05}),
+    "accumulated and clipped by value": ({}, {"every": 2, "clip": 1e-3, "algorithm": "value"}),
     "attention": ({"attention": {"weight": 300.0, "layer": "conv1"}}, {}),
     "attention, channels_last": ({"attention": {"weight": 300.0, "layer": "conv1"}, "channels_last": True}, {}),
 }
@@ -110,6 +127,7 @@ def test_steps_are_those_of_the_algorithm_written_out(case: str, tmp_path: Path)
         max_epochs=1,
         limit_val_batches=0,
         gradient_clip_val=how.get("clip"),
+        gradient_clip_algorithm=how.get("algorithm"),
         accumulate_grad_batches=how.get("every", 1),
     )
     assert trainer.global_step == 6 // how.get("every", 1)  # one a batch, not one an optimiser
@@ -232,24 +250,46 @@ def scaled(tmp_path: Path, module: FactorVAEModule, start: float, **options: Any
     return scaler
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
-def test_scaled_losses_make_the_same_steps(clip: float | None, tmp_path: Path) -> None:
+CLIPS: list[dict[str, Any]] = [
+    {},
+    {"gradient_clip_val": 0.05},
+    {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": "value"},
+]
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=["plain", "norm", "value"])
+def test_scaled_losses_make_the_same_steps(clip: dict[str, Any], tmp_path: Path) -> None:
     """The scale doubles at every step: one that were changed between the two networks would double a gradient."""
     options: Any = {"optim": {"name": "sgd", "lr": 1e-3}, "discriminator": {"optim": {"name": "sgd", "lr": 0.1}}}
     module, exact = built(**options), built(**options)
-    scaler = scaled(tmp_path, module, 1024.0, gradient_clip_val=clip)
-    train(tmp_path, exact, max_epochs=1, gradient_clip_val=clip)
+    scaler = scaled(tmp_path, module, 1024.0, **clip)
+    train(tmp_path, exact, max_epochs=1, **clip)
     assert scaler.get_scale() == 1024.0 * 2**6
     for name, value in exact.state_dict().items():
         torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_steps_that_overflow_are_left_out_of_both_networks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clip", CLIPS, ids=["plain", "norm", "value"])
+def test_steps_that_overflow_are_left_out(clip: dict[str, Any], tmp_path: Path) -> None:
     module = built()
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    scaler = scaled(tmp_path, module, 2.0**127, limit_train_batches=1)
+    scaler = scaled(tmp_path, module, 2.0**127, limit_train_batches=1, **clip)
     assert scaler.get_scale() == 2.0**126
     assert same(module.vae.state_dict(), {n.removeprefix("vae."): v for n, v in start.items() if n.startswith("vae.")})
+
+
+@pytest.mark.parametrize("infinite", [torch.inf, -torch.inf, torch.nan])
+def test_a_run_that_overflows_once_goes_on_as_the_algorithm_written_out(infinite: float, tmp_path: Path) -> None:
+    """Clipped to a number, the one infinite entry of the first batch would make a step of the VAE."""
+    module, reference = built(), built()
+    added = iter([torch.tensor([infinite, 0.0, 0.0])])
+    module.vae.encoder.mean.bias.register_hook(lambda gradient: gradient + next(added, 0.0))
+    clip = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": "value"}
+    scaler = scaled(tmp_path, module, 1024.0, **clip)
+    assert scaler.get_scale() == 1024.0 / 2 * 2**5
+    written_out(reference, 6, clip=1e-3, algorithm="value", left_out=1)
+    for name, value in reference.named_parameters():
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
 
 
 # Checkpoints and choices

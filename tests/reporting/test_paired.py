@@ -83,6 +83,43 @@ def test_t_without_spread_is_unknown() -> None:
     assert t_test([0.0, 0.0]) == 1.0
 
 
+ROUNDED = [0.3 - 0.2, 0.2 - 0.1, 0.4 - 0.3, 0.8 - 0.7]
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_spread() -> None:
+    assert len(set(ROUNDED)) > 1
+    assert t_test(ROUNDED) is None
+    assert t_test([700.3 - 700.2, 812.2 - 812.1, 5.0 - 4.9], size=812.2) is None
+    assert t_test([0.3 - 0.1 - 0.2, 0.0], size=0.3) == 1.0
+    # A spread that is small and more than rounding counts
+    small = [0.1, 0.1 + 1e-9, 0.1 - 2e-9]
+    assert t_test(small) == pytest.approx(1 - t_of(small) / math.sqrt(2 + t_of(small) ** 2), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rounded", "meant"),
+    [
+        (ROUNDED, [0.1] * 4),
+        ([*ROUNDED, 0.1 - 0.3, 0.5 - 0.7], [0.1, 0.1, 0.1, 0.1, -0.2, -0.2]),
+        ([0.1 + 0.2 - 0.3, 0.5, -0.25], [0.0, 0.5, -0.25]),
+        ([*[0.3 - 0.2, 0.2 - 0.1] * 7, 0.1 - 0.2, 0.2 - 0.3, 0.5], [0.1] * 14 + [-0.1, -0.1, 0.5]),  # more than 16
+    ],
+)
+def test_ranks_of_differences_that_are_equal_but_for_rounding_tie(rounded: list[float], meant: list[float]) -> None:
+    assert signed_rank_test(rounded) == signed_rank_test(meant)
+    if len(meant) <= 16:
+        assert signed_rank_test(rounded) == pytest.approx(signs_enumerated(meant))
+
+
+def test_the_table_knows_the_size_of_what_it_subtracts() -> None:
+    values = {"a": (700.3, 812.2, 5.0), "b": (700.2, 812.1, 4.9)}
+    runs = [made(name, seed, {"loss": value}) for name in "ab" for seed, value in enumerate(values[name])]
+    (row,) = paired_grid(grouped(runs)[0], "test", ["loss"], "all").cells
+    assert row[1] is None
+    assert row[3] is not None
+    assert row[3].mean == pytest.approx(0.25)
+
+
 def test_holm_rejects_what_the_steps_reject() -> None:
     """At level a Holm's steps reject the smallest p while p <= a / number left, and stop at the first that is not."""
     values = [0.01, 0.04, 0.03, None, 0.005, 0.5]

@@ -40,7 +40,7 @@ from vaex.callbacks.kept_methods import added_to, further_methods
 from vaex.callbacks.measures import ScoreMeasures, named_apart
 from vaex.callbacks.models import model_at
 from vaex.callbacks.names import check_attention_options
-from vaex.callbacks.pictures import explanation_figure, log_picture, logged_step, picture_due, picture_name, save_maps
+from vaex.callbacks.pictures import Drawing, explanation_figure, log_picture, logged_step, picture_name, save_maps
 from vaex.callbacks.strips import log_strips
 from vaex.callbacks.throughput import now
 from vaex.columns import columns_to_draw
@@ -56,7 +56,7 @@ OPTIONS = ("latents", "method", "target", "rectify", "reduce", "fuse", "chunk")
 """Options of `latent_attention` that the callback passes on; maps are measured and drawn at the size of the image."""
 
 
-class Attention(pl.Callback):
+class Attention(Drawing):
     """Explain images during validation and test through `vaex.explain`, measure the maps and draw them.
 
     ``model`` is the attribute path from the LightningModule to the VAE or encoder ("" for the module itself), ``layer``
@@ -135,6 +135,7 @@ class Attention(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
+        self._fixed = None
         vae = original(model_at(pl_module, self.model))
         for name in [self.layer] if isinstance(self.layer, str) else self.layer or ():
             resolve_layer(vae, name)
@@ -190,8 +191,7 @@ class Attention(pl.Callback):
         """Log the measures; draw the picture every ``every_n_epochs`` epochs and after the last one."""
         started = now(pl_module.device)
         self._log(pl_module, "attention/val", self._maps.compute())
-        if picture_due(trainer, self.every_n_epochs):
-            self._draw(trainer, pl_module, "val")
+        self._draw_if_due(trainer, pl_module)
         self._seconds += now(pl_module.device) - started
         if not trainer.sanity_checking:
             share = self._seconds / max(now(pl_module.device) - self._started, 1e-9)

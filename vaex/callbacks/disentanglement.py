@@ -15,11 +15,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 
-from vaex.callbacks.pictures import log_picture
+from vaex.callbacks.ending import training_ends
+from vaex.callbacks.pictures import log_picture, logged_step
 from vaex.coding import Codes, chosen_images, encoded, has_factors
 from vaex.errors import VaexError, unknown
 from vaex.metrics.disentanglement.collection import SCORES, named_metrics
@@ -47,7 +49,7 @@ def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
 
 
 class Disentanglement(pl.Callback):
-    """Measure disentanglement every ``every_n_steps`` training batches and after the last one.
+    """Measure disentanglement every ``every_n_steps`` optimiser steps and after the last one.
 
     ``codes`` images (None: all), drawn with ``seed`` from all that the Trainer's data module states factors of
     (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names``
@@ -81,7 +83,7 @@ class Disentanglement(pl.Callback):
         seeded(seed, 0)
         self.model, self.names, self.every_n_steps = model, named_metrics(names), every_n_steps
         self.codes, self.batch_size, self.seed, self.folder = codes, batch_size, seed, folder
-        self._measured_at = -1
+        self._steps, self._measured_at = 0, -1
 
     def _vae(self, pl_module: pl.LightningModule) -> nn.Module:
         if not self.model:
@@ -104,54 +106,66 @@ class Disentanglement(pl.Callback):
             name = "Data given as loaders, without a data module," if data is None else type(data).__name__
             rank_zero_warn(f"{name} states no factors, so disentanglement is not measured.")
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count on from the steps that were made before."""
+        self._steps = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure where the time has come; batches are counted over all epochs."""
-        done = trainer.fit_loop.total_batch_idx + 1
-        if done % self.every_n_steps == 0:
-            self._measure(trainer, pl_module, done, trainer.fit_loop.epoch_loop._batches_that_stepped)
+        """Measure where the time has come; optimiser steps are counted over all epochs."""
+        before, self._steps = self._steps, trainer.global_step
+        if self._steps // self.every_n_steps > before // self.every_n_steps:
+            self._monitored(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure at the end of training."""
-        done = trainer.fit_loop.total_batch_idx + 1
-        ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-        last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
-        if (ended or last) and self._measured_at != done:
-            self._measure(trainer, pl_module, done, trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+        """Measure at the end of training, where it is known by now: the best checkpoint may be chosen by it."""
+        if training_ends(trainer):
+            self._monitored(trainer, pl_module)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, done: int, step: int) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure at the end of training; nothing can be logged by the module any more."""
+        trainer.callback_metrics.update(
+            {name: torch.tensor(value) for name, value in self._measure(trainer, pl_module).items()}
+        )
+
+    def _monitored(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
+        pl_module.log_dict(self._measure(trainer, pl_module), logger=False, sync_dist=False)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Measure and log, once a step; return the numbers by their log keys."""
         data: Any = getattr(trainer, "datamodule", None)
-        if not has_factors(data):
-            return
-        self._measured_at = done
+        if self._measured_at == trainer.global_step or not has_factors(data):
+            return {}
+        self._measured_at = trainer.global_step
         found: dict[str, float] = {}
         if trainer.is_global_zero:
-            found = self._scores(trainer, self._vae(pl_module), data, done, max(0, step))
+            found = self._scores(trainer, self._vae(pl_module), data)
         found = trainer.strategy.broadcast(found)
         logged = {f"disentanglement/val/{name}": value for name, value in found.items()}
-        # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
-        pl_module.log_dict(logged, logger=False, sync_dist=False)
         for logger in trainer.loggers if logged else ():
-            logger.log_metrics(logged, step=max(0, step))
+            logger.log_metrics(logged, step=logged_step(trainer))
+        return logged
 
-    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any, done: int, step: int = 0) -> dict[str, float]:
+    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any) -> dict[str, float]:
         from vaex.viz import save_png
 
+        done = trainer.global_step
         table = encoded(vae, data, self.codes, self.seed, self.batch_size)
         found: dict[str, float] = {}
         for name in self.names:
             try:
                 found |= SCORES[name](table.codes, table.factors, self.seed)
             except VaexError as error:
-                rank_zero_warn(f"{name} is not measured after {done} batches: {error}")
+                rank_zero_warn(f"{name} is not measured after {done} steps: {error}")
         try:
             picture = information_picture(table, self.seed)
         except VaexError as error:
-            rank_zero_warn(f"Mutual information is not measured after {done} batches: {error}")
+            rank_zero_warn(f"Mutual information is not measured after {done} steps: {error}")
             return found
         folder = Path(self.folder or trainer.default_root_dir)
         save_png(picture, folder / "figures" / f"mutual_information_step{done:07d}.png")
         for logger in trainer.loggers:
-            log_picture(logger, "disentanglement/val/mutual_information", picture, step)
+            log_picture(logger, "disentanglement/val/mutual_information", picture, logged_step(trainer))
         return found

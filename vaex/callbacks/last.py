@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from vaex.callbacks.ending import training_ends
 from vaex.cluster import REQUEUE_SIGNAL, requeue_job, slurm_job
 from vaex.errors import VaexError
 from vaex.runs import unfinished
@@ -87,8 +88,7 @@ class LastCheckpoint(Checkpoint):
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._before_batch:
             return  # gradients are being accumulated, and a checkpoint does not hold them
-        ended = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-        if self._stopping or ended or trainer.global_step - self._saved_at >= self.every_n_steps:
+        if self._stopping or training_ends(trainer) or trainer.global_step - self._saved_at >= self.every_n_steps:
             self._save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -123,7 +123,7 @@ class LastCheckpoint(Checkpoint):
             self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of every epoch; one that ``max_steps`` cuts short was saved by its last step."""
+        """Save at the end of every epoch; one that is cut short was saved by its last step."""
         self._take(trainer)
         self._agree_to_stop(trainer)
         if trainer.is_last_batch or self._saved_at != trainer.global_step:

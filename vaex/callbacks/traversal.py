@@ -14,7 +14,7 @@ from vaex.attention.isolation import original, undisturbed
 from vaex.attention.outputs import reconstruction_of
 from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, check_options, model_at
-from vaex.callbacks.pictures import log_animation, log_picture, logged_step, picture_due, picture_name
+from vaex.callbacks.pictures import Drawing, log_animation, log_picture, logged_step, picture_name
 from vaex.columns import kl_of_maps, strongest, title_of
 from vaex.errors import VaexError
 from vaex.explanation import explain
@@ -73,7 +73,7 @@ def traversable(model: nn.Module, image: Tensor) -> bool:
         return reconstruction_of(original(model), given, (1, *image.shape[1:])) is not None
 
 
-class Traversal(pl.Callback):
+class Traversal(Drawing):
     """Draw the traversal of every latent, from the code of one image, in some validations and after the test.
 
     Each latent takes ``steps`` values from -``span`` to ``span`` (in units of the prior's standard deviation) while the
@@ -119,6 +119,7 @@ class Traversal(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the model, so that a wrong name ends the run before its first epoch."""
         model_at(pl_module, self.model)
+        self._image = None
 
     def _remember(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         if batch_idx or dataloader_idx:
@@ -154,8 +155,7 @@ class Traversal(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw every ``every_n_epochs`` epochs, after the last one, and outside of ``fit``."""
-        if picture_due(trainer, self.every_n_epochs):
-            self._draw(trainer, pl_module, "val")
+        self._draw_if_due(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the image of the test."""

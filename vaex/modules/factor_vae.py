@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
@@ -56,8 +57,9 @@ class FactorVAEModule(VAEModule):
     over the joint batch of all processes. The discriminator sees the codes of the first half once, for the total
     correlation and for its own loss, which reaches no weight of the VAE. Both networks step once a batch, which is one
     step of the run (``max_steps``, schedules, names of checkpoints). ``optim`` is the VAE's optimiser. The trainer's
-    ``gradient_clip_val`` clips each network by itself, and its ``accumulate_grad_batches`` works. Logs
-    ``total_correlation``, and in training ``discriminator_loss`` and ``discriminator_accuracy``.
+    ``gradient_clip_val`` clips each network by itself (``gradient_clip_algorithm``: by norm or by value), and its
+    ``accumulate_grad_batches`` works. Logs ``total_correlation``, and in training ``discriminator_loss`` and
+    ``discriminator_accuracy``.
 
     Source: Kim & Mnih, "Disentangling by Factorising", ICML 2018, Algorithm 2.
 
@@ -184,9 +186,12 @@ class FactorVAEModule(VAEModule):
         if clip:
             # The gradients are scaled still; those that overflowed stay infinite or become NaN, and no step is made
             clip = clip if scaler is None else clip * scaler.get_scale()
-            by_value = str(self.trainer.gradient_clip_algorithm or "norm").endswith("value")
+            by_value = self.trainer.gradient_clip_algorithm == GradClipAlgorithmType.VALUE
             for parameters in (ours, theirs):
-                clip_grad_value_(parameters, clip) if by_value else clip_grad_norm_(parameters, clip)
+                if by_value:
+                    clip_each(parameters, clip, scaler is not None)
+                else:
+                    clip_grad_norm_(parameters, clip)
         # Past Lightning's count of steps, and before the VAE's step, which updates a scaler once for both
         raw = discriminator.optimizer if isinstance(discriminator, LightningOptimizer) else discriminator
         raw.step() if scaler is None else scaler.step(raw)
@@ -202,6 +207,17 @@ class FactorVAEModule(VAEModule):
         first = super().configure_optimizers()
         second = build_optimiser(self.discriminator.parameters(), self._optim, "objective.discriminator.optim")
         return [first, self._scheduled(second)]
+
+
+def clip_each(parameters: list[nn.Parameter], limit: float, scaled: bool) -> None:
+    """Clip each entry of the gradients to [-limit, limit]; of ``scaled`` losses an infinite entry becomes NaN.
+
+    As a number within the limit it would hide from the scaler that the step overflowed.
+    """
+    for parameter in parameters if scaled else ():
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(parameter.grad.isinf(), torch.nan)
+    clip_grad_value_(parameters, limit)
 
 
 def vector_codes(output: VAEOutput) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from vaex.errors import VaexError, unknown
@@ -19,6 +20,8 @@ from vaex.reporting.summary import Summary, summarise
 EVERY_PAIR = "all"
 EXACT = 16
 """Up to so many pairs with ties all 2^n signs are tried; without ties scipy's exact distribution serves up to 50."""
+ROUNDING = 1e-12
+"""Differences closer to one another, or to zero, than this share of the values' size differ by rounding alone."""
 
 Key = int | str
 KeyOf = Callable[[Result], Key | None]
@@ -50,26 +53,38 @@ def pairs_of(a: Group, b: Group, stage: str, metric: str, key_of: KeyOf = by_see
     return found
 
 
-def t_test(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p of Student's paired test, in [0, 1]; None for fewer than two, or without any spread."""
+def t_test(differences: Sequence[float], size: float = 0.0) -> float | None:
+    """Return the two-sided p of Student's paired test, in [0, 1]; None for fewer than two, or without any spread.
+
+    ``size`` is the largest of the values that were subtracted, so that their rounding is not taken for spread.
+    """
     if len(differences) < 2:
         return None
-    if not any(differences):
+    least = _rounding(differences, size)
+    if max(map(abs, differences)) <= least:
         return 1.0
-    if len(set(differences)) == 1:
+    if max(differences) - min(differences) <= least:
         return None
     return float(stats.ttest_1samp(np.asarray(differences), 0.0).pvalue)
 
 
-def signed_rank_test(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p of Wilcoxon's signed-rank test, in [0, 1]; None for no difference at all.
+def _rounding(differences: Sequence[float], size: float) -> float:
+    return ROUNDING * max([size, *map(abs, differences)])
+
+
+def signed_rank_test(differences: Sequence[float], size: float = 0.0) -> float | None:
+    """Return the two-sided p of Wilcoxon's signed-rank test, in [0, 1]; None for no pair at all.
 
     Pairs without a difference are left out. The p is exact up to 50 pairs, or 16 where differences tie; it is never
-    below 2^(1 - n) of n pairs: five pairs cannot reach 0.05.
+    below 2^(1 - n) of n pairs: five pairs cannot reach 0.05. ``size`` is that of `t_test`: what differs by rounding
+    alone is equal, and ties.
     """
-    numbers = np.asarray([d for d in differences if d != 0], dtype=float)
+    if not differences:
+        return None
+    levels = _levels(np.asarray(differences, dtype=float), _rounding(differences, size))
+    numbers = levels[levels != 0]
     if not len(numbers):
-        return 1.0 if len(differences) else None
+        return 1.0
     ranks = stats.rankdata(np.abs(numbers))
     if len(set(ranks)) == len(ranks) or len(numbers) > EXACT:
         exact = len(numbers) <= 50 and len(set(ranks)) == len(ranks)
@@ -78,6 +93,15 @@ def signed_rank_test(differences: Sequence[float]) -> float | None:
     signs = np.array(list(itertools.product((0.0, 1.0), repeat=len(ranks))))
     away = np.abs(signs @ ranks - centre)
     return float(np.mean(away >= abs(ranks[numbers > 0].sum() - centre) - 1e-9))
+
+
+def _levels(differences: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Return whole numbers of the signs and the order of ``differences`` (n,): 0 for none, alike where they tie."""
+    sizes = np.abs(differences)
+    order = np.argsort(sizes)
+    levels = np.empty(len(sizes))
+    levels[order] = np.cumsum(np.diff(sizes[order], prepend=0.0) > least)
+    return np.copysign(levels, differences)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -119,17 +143,17 @@ def paired_grid(
     )
     key_of = by_seed if unit == "seeds" else by_category
     rows = [
-        (a.label, b.label, metric, [x - y for x, y in pairs_of(a, b, stage, metric, key_of)])
+        (a.label, b.label, metric, [x - y for x, y in pairs], max(abs(value) for pair in pairs for value in pair))
         for a, b in couples
         for metric in metrics
+        if len(pairs := pairs_of(a, b, stage, metric, key_of)) > 1
     ]
-    rows = [row for row in rows if len(row[3]) > 1]
     if not rows:
         raise VaexError(
             f"No two experiments share two {unit} or more, so nothing can be compared; "
             f"train them with the same {unit}, or leave compare=null."
         )
-    tests = [[t_test(row[3]) for row in rows], [signed_rank_test(row[3]) for row in rows]]
+    tests = [[t_test(*row[3:]) for row in rows], [signed_rank_test(*row[3:]) for row in rows]]
     columns = [tests[0], holm(tests[0]), tests[1], holm(tests[1])]
     cells = [
         (summarise(row[3], interval, confidence), *(p_cell(column[number]) for column in columns))
@@ -145,7 +169,7 @@ def paired_grid(
     return Grid(
         f"{stage}: paired differences over {unit}",
         ("experiment", "against", "measure", "pairs"),
-        tuple((a, b, metric, str(len(found))) for a, b, metric, found in rows),
+        tuple((a, b, metric, str(len(found))) for a, b, metric, found, _ in rows),
         ("difference", "p (t)", "p (t, Holm)", "p (Wilcoxon)", "p (Wilcoxon, Holm)"),
         tuple(cells),
         notes,

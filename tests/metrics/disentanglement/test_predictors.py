@@ -93,6 +93,17 @@ def test_dci_of_perfect_codes_is_one_and_of_noise_nothing() -> None:
     assert found["dci_forest_informativeness_train"] > 0.4
 
 
+@pytest.mark.parametrize("scores", [dci_scores, dci_forest_scores])
+def test_dci_is_that_of_codes_wherever_they_lie(scores: Any, entangled: Case) -> None:
+    """Codes of whole 1/256 keep every digit in float64 behind a shift, and lose all in float32, which trees read."""
+    codes = np.round(entangled.codes[::8, [1, 2, 5]] * 256) / 256
+    factors = entangled.factors[::8, :2] % 2
+    assert len(np.unique((codes + 1e9).astype(np.float32))) < 3
+    found = scores(codes, factors, 4)
+    assert found[f"{scores.__name__.removesuffix('_scores')}_informativeness"] > 0.55
+    assert scores(codes + 1e9, factors, 4) == pytest.approx(found, abs=1e-9)
+
+
 def test_irs_is_that_of_the_library_on_equal_rows(entangled: Case) -> None:
     part = sample(code_table(*entangled), 2, 1500)
     found = irs_scores(*entangled, 2, train=1500, threshold=0)  # the library leaves out those that are constant

@@ -96,7 +96,7 @@ def test_the_variance_is_numpys_and_exactly_nothing_of_constants(entangled: Case
     assert variance(flat, flat - flat.mean()) == 0
 
 
-@pytest.mark.parametrize("offset", [0.0, 7.0, 1e6, 1e12, 1e150])
+@pytest.mark.parametrize("offset", [0.0, 7.0, 1e6, 1e12, 1e14])
 def test_which_latents_are_used_is_decided_by_the_exact_variance(offset: float) -> None:
     random: Any = np.random.default_rng(0)
     spreads = np.array([0.0, 1e-6, 0.04, 0.0499, 0.0501, 0.06, 0.2, 3.0, 1e5])

@@ -32,6 +32,12 @@ BAD = {
     "none": (CODES[:0], FACTORS[:0], "codes of many images, got 0"),
     "nan": (changed((7, 2), np.nan), FACTORS, "The code of image 7 is nan at latent 2"),
     "infinite": (changed((9, 0), -np.inf), FACTORS, "The code of image 9 is -inf at latent 0"),
+    "large": (
+        changed((3, 1), 2e15),
+        FACTORS,
+        r"The code of image 3 is 2e\+15 at latent 1: codes must be at most 1e\+15 in",
+    ),
+    "largest": (CODES * 1e300, FACTORS, r"The code of image 0 is .*e\+299 at latent 0: .* or scale the codes"),
     "flat codes": (CODES[:, 0], FACTORS, r"Codes must be numbers \(N, D\).*shape \(120,\)"),
     "flat factors": (CODES, FACTORS[:, 0], r"Factors must be numbers \(N, F\)"),
     "text": (CODES, FACTORS.astype(str), "Factors must be numbers"),
@@ -46,6 +52,14 @@ def test_every_metric_refuses_bad_input_in_one_sentence(name: str, case: str) ->
     codes, factors, message = BAD[case]
     with pytest.raises(VaexError, match=message):
         SCORES[name](codes, factors)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", sorted(SCORES.keys() - {"dci"}))
+def test_codes_as_large_as_are_taken_have_finite_scores(name: str) -> None:
+    codes = np.repeat(CODES / np.abs(CODES).max() * 1e15, 2, 0)
+    found = SCORES[name](codes, np.repeat(FACTORS, 2, 0))
+    assert all(0 <= found[key] <= 1 for key in found if not key.endswith("_latents"))
 
 
 def test_tensors_and_labels_of_any_kind_are_the_same_table() -> None:

@@ -41,10 +41,13 @@ def importances(split: Split, model_of: Callable[[], Any]) -> tuple[Floats, floa
     ``model_of`` makes an unfitted classifier of scikit-learn that states ``feature_importances_``.
     """
     columns, accuracies = [], []
-    for factor in range(split.train.classes.shape[1]):
-        model = model_of().fit(split.train.codes, split.train.classes[:, factor])
+    mean = split.train.codes.mean(0)  # trees read float32, which of codes far from zero has no digit left
+    parts = [(part.codes - mean, part.classes) for part in split]
+    codes, classes = parts[0]
+    for factor in range(classes.shape[1]):
+        model = model_of().fit(codes, classes[:, factor])
         columns.append(np.abs(model.feature_importances_))
-        accuracies.append([model.score(part.codes, part.classes[:, factor]) for part in split])
+        accuracies.append([model.score(part, labels[:, factor]) for part, labels in parts])
     train, test = np.mean(accuracies, 0)
     return np.stack(columns, 1), float(train), float(test)
 

@@ -68,7 +68,8 @@ def sap_scores(
     Each latent alone predicts each factor, from ``train`` images for ``test`` others; the score is the gap in accuracy
     between the two best latents, the mean over factors. ``sap``: a linear support vector machine (C = .01, balanced).
     ``sap_continuous``: squared correlation instead of accuracy. Perfect codes of many values stay far below 1: straight
-    cuts, one class against the rest, tell only the outer values apart. Latents with a standard deviation below
+    cuts, one class against the rest, tell only the outer values apart. ``sap`` depends on scale and shift of codes: C
+    holds weight and intercept small. Latents with a standard deviation below
     ``threshold`` predict at chance; they are counted as ``sap_pruned_latents``.
 
     Raises:

@@ -17,6 +17,8 @@ Integers = NDArray[np.int64]
 
 TRAIN, TEST = 10_000, 5_000
 """Rows that a predictor is fitted to, and those that it is judged by."""
+LARGEST = 1e15
+"""Larger codes hold no fractions, even in float64; far beyond, solvers do not end and trees overflow."""
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -41,8 +43,8 @@ def code_table(codes: Any, factors: Any) -> CodeTable:
     Factors are labels: whole numbers or other finite numbers, of which only equality and order count.
 
     Raises:
-        VaexError: when lengths or dimensions do not fit, a value is not finite, there are fewer than two images or two
-            latents, or a factor is constant.
+        VaexError: when lengths or dimensions do not fit, a value is not finite or a code beyond `LARGEST`, there are
+            fewer than two images or two latents, or a factor is constant.
     """
     code, factor = _array(codes, "Codes", "(N, D)"), _array(factors, "Factors", "(N, F)")
     if len(code) != len(factor):
@@ -57,12 +59,14 @@ def code_table(codes: Any, factors: Any) -> CodeTable:
     if factor.shape[1] < 1:
         raise VaexError("Factors (N, F) have no column: give at least one factor.")
     values = np.array(code, np.float64, order="F")
-    if not np.isfinite(values.sum()):  # one value that is not finite makes the sum so
-        for row, latent in np.argwhere(~np.isfinite(values)):
-            raise VaexError(
-                f"The code of image {row} is {values[row, latent]} at latent {latent}: codes must be finite; "
-                "check the model's weights and its images."
-            )
+    if not max(values.max(), -values.min()) <= LARGEST:  # one value that is not a number makes both so
+        row, latent = np.argwhere(~(np.abs(values) <= LARGEST))[0]
+        finite = np.isfinite(found := values[row, latent])
+        wanted, way = (f"at most {LARGEST:g} in size", ", or scale the codes") if finite else ("finite", "")
+        raise VaexError(
+            f"The code of image {row} is {found:g} at latent {latent}: codes must be {wanted}; check the model's "
+            f"weights and its images{way}."
+        )
     columns = [_classes(column, place) for place, column in enumerate(np.ascontiguousarray(factor.T))]
     classes = np.stack([column for column, _ in columns]).T
     return CodeTable(values, classes, np.array([size for _, size in columns], np.int64))
@@ -184,11 +188,12 @@ class RowDraws:
         ]
         strides = np.array([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
         whole, in_order = _grid(table.classes, strides, math.prod(sizes))
+        needed, way = (2, "") if whole else (least, ", or lower batch")
         for place, counts in enumerate(self._counts):
-            if counts.min() < (2 if whole else least):
+            if counts.min() < needed:
                 raise VaexError(
-                    f"Votes draw {least} images of one value of a factor, but value {counts.argmin()} of factor "
-                    f"{place} occurs in {counts.min()} of {total} images: encode more images, or lower batch."
+                    f"Votes need at least {needed} images of each value of a factor, but value {counts.argmin()} of "
+                    f"factor {place} occurs in {counts.min()} of {total} images: encode more images of it{way}."
                 )
         # Rows of a whole grid in order are arithmetic; otherwise they are sorted by each factor
         self._strides = strides if in_order else None
