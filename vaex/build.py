@@ -201,14 +201,14 @@ def load(path: str | Path) -> VAE:
             "the file was edited or written by another version of vaex."
         ) from error
     model.config = dict(config)
-    model.calibration = _in_full(checkpoint.get("calibration") or {})
+    model.calibration = in_full(checkpoint.get("calibration") or {})
     return model.eval()
 
 
-def _in_full(value: Any) -> Any:
+def in_full(value: Any) -> Any:
     """Return plain values with tensors in single precision: a file keeps in half what that holds exactly."""
     if isinstance(value, Mapping):
-        return {key: _in_full(item) for key, item in value.items()}
+        return {key: in_full(item) for key, item in value.items()}
     return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 

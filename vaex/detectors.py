@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ MOST_HELD_OUT = 64
 """Held-out images that choices are made by; more would only take memory."""
 
 MOST_SCORED = 1000
-"""Held-out images that are scored for the threshold."""
+"""Held-out images that are scored for the thresholds."""
+
+PER_SCORE = ("detectors", "normal_scores", "normal_pixels", "normal_options")
+"""What a calibration keeps by name of the score."""
 
 
 def fit_detectors(
@@ -121,17 +125,41 @@ def _beside(
     return found
 
 
-def score_normal(
+def check_stated(
     model: nn.Module,
     score: ScoreLike,
+    images: Tensor,
+    calibration: Mapping[str, Any],
+    layer: Any = None,
+    **options: Any,
+) -> None:
+    """Check by ``images`` (B, C, H, W) that the model, with ``calibration``, states what ``score`` looks at.
+
+    Raises:
+        VaexError: the score's own, or that of what it is made of, when it does not.
+    """
+    main = score_named(score)
+    for part in (*main.bases, main):
+        reads = {*part.reads, *part.fit_reads}
+        with calibrated_with(original(model), calibration):
+            evidence = evidence_of(model, images, layer, reads=reads, **options)[0]
+            if any(getattr(evidence, name) is None for name in reads):
+                with undisturbed(original(model), images):
+                    part(evidence)
+
+
+def score_normal(
+    model: nn.Module,
+    scores: Sequence[ScoreLike],
     held_out: Iterable[Tensor],
     calibration: Mapping[str, Any] | None = None,
     layer: Any = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Return what a threshold of ``score`` is read from: scores and maps of normal images that were not trained on.
+    """Return what thresholds of ``scores`` are read from: scores and maps of normal images that were not trained on.
 
-    At most `MOST_SCORED` of ``held_out``, batches (B, C, H, W), are scored, by a model that holds ``calibration``::
+    At most `MOST_SCORED` of ``held_out``, batches (B, C, H, W), are scored in one pass, by a model that holds
+    ``calibration``; what a score is made of is scored with it::
 
         normal_scores: by name of the score, (N,)
         normal_pixels: by name of the score, (N, Q), values that the shares `PIXEL_RATES` of their pixels exceed
@@ -139,22 +167,81 @@ def score_normal(
 
     Nothing is kept of a score that the model cannot give, or whose numbers are not finite.
     """
-    main = score_named(score)
-    scores: list[Tensor] = []
-    quantiles: list[Tensor] = []
+    given = with_bases([score_named(score) for score in scores])
+    reads = {name for score in given.values() for name in score.reads}
+    batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
     left = MOST_SCORED
     with calibrated_with(original(model), calibration_of(model) if calibration is None else calibration):
         for images in held_out:
-            evidence, _, _ = evidence_of(model, images[:left], layer, reads=main.reads, **options)
-            if main.missing(evidence):
-                return {}
+            evidence = evidence_of(model, images[:left], layer, reads=reads, **options)[0]._replace(known={})
+            given = {name: score for name, score in given.items() if not score.missing(evidence)}
             with undisturbed(original(model), images):
-                found = main(evidence)
-            scores.append(found.score.float().cpu())
-            quantiles.append(map_quantiles(found.score_map.float()).cpu())
+                for name, score in given.items():
+                    said = score(evidence)
+                    values = said.score.float().cpu(), map_quantiles(said.score_map.float()).cpu()
+                    batches.setdefault(name, []).append(values)
             left -= len(evidence.images)
             if left <= 0:
                 break
-    if not scores or not all(bool(part.isfinite().all()) for part in (*scores, *quantiles)):
-        return {}
-    return normal_state(main, torch.cat(scores), torch.cat(quantiles))
+    kept: dict[str, dict[str, Any]] = {}
+    for name, score in given.items():
+        if name not in batches:  # there were no images
+            continue
+        numbers, quantiles = (torch.cat(part) for part in zip(*batches[name], strict=True))
+        if bool(numbers.isfinite().all() and quantiles.isfinite().all()):
+            for key, state in normal_state(score, numbers, quantiles).items():
+                kept.setdefault(key, {}).update(state)
+    return kept
+
+
+def with_bases(scores: Sequence[Score]) -> dict[str, Score]:
+    """Return ``scores`` by name, and behind them what they are made of; of two under one name the first."""
+    found: dict[str, Score] = {}
+    for one in [*scores, *(base for score in scores for base in score.bases)]:
+        found.setdefault(one.known_as, one)
+    return found
+
+
+def scored_again(held: Mapping[str, Any], scores: Sequence[Score]) -> list[Score]:
+    """Return what an earlier calibration ``held`` and must be calibrated again with ``scores``, which it is not among.
+
+    It reads attention maps or normal codes, which every calibration fits anew, or is made of a score that is. What is
+    made of a score that now has other options stays as it is: who asks for it is told.
+    """
+    named = with_bases(scores)
+    again: list[Score] = []
+    waiting = [score for score in held_scores(held) if score.known_as not in named]
+    while more := [score for score in waiting if _follows(score, named) and not _parted(score, named)]:
+        again += more
+        named |= {name: score for name, score in with_bases(more).items() if name not in named}
+        waiting = [score for score in waiting if score.known_as not in named]
+    return again
+
+
+def _follows(score: Score, named: Mapping[str, Score]) -> bool:
+    parts = [score, *score.bases]
+    reads = any("maps" in (*part.reads, *part.fit_reads) or part.calibrated for part in parts)
+    return reads or any(base.known_as in named for base in score.bases if base.fitter() is not None)
+
+
+def _parted(score: Score, named: Mapping[str, Score]) -> bool:
+    return any(named.get(base.known_as, base) != base for base in score.bases if base.fitter() is not None)
+
+
+def held_scores(calibration: Mapping[str, Any]) -> list[Score]:
+    """Return the scores that a calibration was fitted for or scored normal images with, those it can name."""
+    options = {name: state.get("options") for name, state in (calibration.get("detectors") or {}).items()}
+    found = []
+    for name, known in {**options, **(calibration.get("normal_options") or {})}.items():
+        with suppress(VaexError):  # of another version
+            found.append(score_named({**(known or {}), "label": "" if (known or {}).get("name") == name else name}))
+    return found
+
+
+def merged_into(held: Mapping[str, Any], calibration: Mapping[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
+    """Return ``calibration``, made for ``scores``, and beside it what ``held`` knows of others."""
+    anew = with_bases(scores)
+    beside = {
+        key: {name: state for name, state in (held.get(key) or {}).items() if name not in anew} for key in PER_SCORE
+    }
+    return {**calibration, **{key: {**beside[key], **calibration.get(key, {})} for key in PER_SCORE}}

@@ -229,6 +229,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_config(path: str | Path) -> dict[str, Any]:
     """Return the plain config inside a checkpoint without importing torch, for errors that should come fast.
 
+    Its ``run.score`` is the one that the checkpoint was last calibrated for, where that is known.
+
     Raises:
         VaexError: when the file is damaged, holds no config, or one of more than plain values.
     """
@@ -241,6 +243,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         check_pickle(data)
         content = _PlainUnpickler(io.BytesIO(data)).load()
         config = content["hyper_parameters"]
+        score = (content.get("calibration") or {}).get("score")
     except VaexError:
         raise
     except Exception as error:  # pickle raises nearly anything for damaged input
@@ -249,5 +252,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or "network" not in config:
         raise VaexError(f"{file} is not a vaex checkpoint: its hyper_parameters hold no network.")
+    if score is not None and isinstance(config.get("run") or {}, dict):
+        config = {**config, "run": {**(config.get("run") or {}), "score": score}}
     check_plain(config, f"The config in {file}")
     return config

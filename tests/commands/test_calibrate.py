@@ -100,6 +100,104 @@ def test_again_by_command(copied: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert calibration(file)["count"] == 20
 
 
+def decisions(ckpt: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["explain", f"ckpt={ckpt}", f"out={out}", "pictures=false", *arguments]) == 0
+    found: dict[str, Any] = json.loads((out / "regions.json").read_text())
+    return found
+
+
+def test_every_score_of_the_run_decides_by_its_own_threshold(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = calibration(trained / "checkpoints" / "best.ckpt")
+    assert set(kept["normal_scores"]) == {"reconstruction", "kl", "attention", "deviation", "mahalanobis"}
+    assert kept["score"]["name"] == "deviation"
+    model = vaex.load(trained)
+    data = Sprites(**{k: v for k, v in model.config["run"]["data"].items() if k not in ("_target_", "shape")})
+    data.setup("fit")
+    images = data.val_set.__getitems__(list(range(len(data.val_set))))["image"]
+    with torch.no_grad():
+        error = (images - model(images).reconstruction).square().flatten(1).sum(1)
+    expected = float(error.sort().values[-1])  # 8 images are too few for 0.05: the highest
+    found = decisions(trained, tmp_path / "a", "score=reconstruction")
+    assert found["threshold"] == pytest.approx(expected, rel=1e-4)
+    assert (found["score"], found["normal_images"]) == ("reconstruction", len(images))
+    assert decisions(trained, tmp_path / "b")["score"] == "deviation"
+    assert (
+        main(
+            [
+                "export",
+                f"ckpt={trained}",
+                "what=score",
+                "score=reconstruction",
+                f"out={tmp_path / 'a.pt2'}",
+                "format=pt2",
+            ]
+        )
+        == 0
+    )
+    assert f"threshold {expected:.4g} for false_alarm_rate=0.05 by {len(images)}" in capsys.readouterr().out
+
+
+def test_the_score_last_calibrated_is_the_one_of_the_checkpoint(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its options; what is typed wins, and other scores keep what they had."""
+    file = copied / "checkpoints" / "best.ckpt"
+    before = calibration(file)
+    arguments = ["score=reconstruction", "score.pool=max", "score.sigma=2", "metrics.scores=[]"]
+    assert main(["calibrate", f"ckpt={copied}", *arguments, "data.val=30"]) == 0
+    said = capsys.readouterr().out
+    kept = calibration(file)
+    highest = float(kept["normal_scores"]["reconstruction"].sort().values[-1])
+    assert f"Anomalous is an image whose reconstruction score is above {highest:.4g}." in said
+    assert "by 30 held-out normal images the true rate lies, with 95 % confidence, between" in said
+    assert set(kept["normal_scores"]) == set(before["normal_scores"])
+    assert len(kept["normal_scores"]["reconstruction"]) == 30
+    assert said.index("reconstruction score") < said.index("deviation score")
+    own = decisions(copied, tmp_path / "own")
+    assert (own["score"], own["threshold"]) == ("reconstruction", pytest.approx(highest))
+    capsys.readouterr()
+    assert main(["explain", f"ckpt={copied}", f"out={tmp_path / 'typed'}", "pictures=false", "score.pool=sum"]) == 0
+    assert "score.pool=max and not sum; give the same" in capsys.readouterr().out
+    assert decisions(copied, tmp_path / "other", "score=mahalanobis")["normal_images"] == 30  # codes were fitted anew
+    assert main(["calibrate", f"ckpt={copied}", "metrics.scores=[]"]) == 0  # its own, with its options
+    assert calibration(file)["normal_options"]["reconstruction"]["sigma"] == 2.0
+
+
+def test_too_few_held_out_images_are_told(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["calibrate", f"ckpt={copied}", "score=reconstruction", "metrics.scores=[]"]
+    assert main([*arguments, "data.val=3"]) == 0
+    assert (
+        "Too few normal images for false_alarm_rate=0.05: 3 were held out and it takes 19." in capsys.readouterr().out
+    )
+
+
+def test_what_cannot_be_scored_leaves_the_checkpoint(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = copied / "checkpoints" / "best.ckpt"
+    before = file.read_bytes()
+    assert main(["calibrate", f"ckpt={copied}", "score=patchcore"]) == 1
+    assert (
+        "score=patchcore looks at image features, which this model has not; train a feature VAE"
+        in capsys.readouterr().err
+    )
+    assert file.read_bytes() == before
+
+
+def test_a_checkpoint_of_before_is_calibrated_on(copied: Path, tmp_path: Path) -> None:
+    """It kept the scores of the deciding one alone, and not which that was."""
+    file = copied / "checkpoints" / "best.ckpt"
+    old = content(file)
+    for key in ("normal_scores", "normal_pixels", "normal_options"):
+        old["calibration"][key] = {"deviation": old["calibration"][key]["deviation"]}
+    del old["calibration"]["score"]
+    torch.save(old, file)
+    assert decisions(copied, tmp_path / "old")["score"] == "deviation"
+    assert main(["calibrate", f"ckpt={copied}", "score=reconstruction", "metrics.scores=[]"]) == 0
+    assert set(calibration(file)["normal_scores"]) == {"reconstruction", "deviation"}
+    assert decisions(copied, tmp_path / "new")["score"] == "reconstruction"
+
+
 def test_held_out_images_are_there_for_every_pass(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that stand on others are fitted behind them, to the same images."""
     seen: list[int] = []
@@ -133,7 +231,7 @@ def test_a_folder_of_today_is_read_as_the_images_of_training(copied: Path, tmp_p
     assert main(["calibrate", f"ckpt={copied}", *today]) == 0
     found = calibration(copied / "checkpoints" / "best.ckpt")
     assert found["count"] == 5
-    assert [len(scores) for scores in found["normal_scores"].values() if scores.ndim == 1] == [5]
+    assert {len(scores) for scores in found["normal_scores"].values() if scores.ndim == 1} == {5}
     assert main(["calibrate", f"ckpt={copied}", *today, "data.size=64"]) == 1  # what is typed is not changed
 
 
@@ -169,6 +267,11 @@ def test_the_last_checkpoint_stands_in_for_the_best(copied: Path) -> None:
         (["calibrate", "ckpt=sprites", "out=a.ckpt", "attention.targt=kl"], "did you mean 'attention.target'"),
         (["train", "calibration_images=none"], "calibration_images must be at least 1"),
         (["train", "score=mahalanobis", "calibrate=false"], "score=mahalanobis needs a calibrated model"),
+        (["calibrate", "ckpt=sprites", "out=a.ckpt", "score=padim"], "score=padim looks at image features, which this"),
+        (
+            ["calibrate", "ckpt=sprites", "out=a.ckpt", "false_alarm_rate=2"],
+            "false_alarm_rate must be a number between",
+        ),
         (["explain", "score=mahalanobis"], "not calibrated, so what is normal is unknown; run `vaex calibrate"),
     ],
 )

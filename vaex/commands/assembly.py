@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 import vaex.data
-from vaex.build import read_checkpoint
+from vaex.build import in_full, read_checkpoint
 from vaex.calibrate import store_calibration
 from vaex.checked import call_checked
 from vaex.commands.calibrate import fitted
@@ -167,7 +167,8 @@ class Run:
                 try:
                     size = getattr(self.data, "eval_batch_size", 64)
                     vae, device = self.module.vae, self.trainer.strategy.root_device
-                    calibration = fitted(self.config, vae, self.data, size, device)
+                    held = {} if best is None else in_full(read_checkpoint(best).get("calibration") or {})
+                    calibration = fitted(self.config, vae, self.data, size, device, held)
                     if best is not None:
                         twice = best.name != LAST and (best.parent / LAST).is_file()
                         slim = bool(self.config.get("slim_best")) and twice

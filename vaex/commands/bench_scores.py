@@ -38,7 +38,7 @@ def bench_scoring(config: DictConfig) -> None:
         model = load(folder).to(device)
         stored = stored_config(model.config.get("run") or {})
         beside = stored.get("metrics", {}).get("scores") or ()
-        decides = stored.get("score") or "attention"
+        decides = model.calibration.get("score") or stored.get("score") or "attention"
         scores = measured_scores(decides, beside or [decides])
         result = run_scoring(Path(folder).name, model, scores, stored.get("attention") or {}, rounds, budget)
         tables.append(scoring_table(result))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -62,11 +62,20 @@ def most_images(config: DictConfig) -> int | None:
     return None if most is None else at_least_one(most, "calibration_images")
 
 
-def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: Any) -> dict[str, Any]:
-    """Return the calibration of ``model`` for normal images of ``data``, the attention and the scores of ``config``."""
+def fitted(
+    config: DictConfig, model: VAE, data: Any, batch_size: int, device: Any, held: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the calibration of ``model`` for normal images of ``data``, the attention and the scores of ``config``.
+
+    What ``held``, the calibration of before, knows of other scores stays; the score that decides is kept under
+    ``score``, so that the checkpoint is asked for it from now on.
+
+    Raises:
+        VaexError: when the model does not state what that score looks at; as the parts do.
+    """
     from vaex.calibrate import fit_calibration
     from vaex.data.normal import NormalImages
-    from vaex.detectors import MOST_SCORED, fit_detectors, score_normal
+    from vaex.detectors import MOST_SCORED, check_stated, fit_detectors, merged_into, score_normal, scored_again
     from vaex.networks import FeatureVAE
 
     if isinstance(model, FeatureVAE):
@@ -76,11 +85,20 @@ def fitted(config: DictConfig, model: VAE, data: Any, batch_size: int, device: A
     calibration = fit_calibration(model.to(device), batches, **options)
     if hasattr(data, "white"):
         calibration["white"] = data.white
-    held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
+    held = held or {}
+    if "white" in held and held["white"] != calibration.get("white"):
+        held = {}  # of images that were read otherwise
     main, beside = scores_of(config)
-    calibration["detectors"] = fit_detectors(model, [main, *beside], batches, held_out, calibration, **options)
+    for images in NormalImages(data, 1, 1):
+        check_stated(model, main, images.to(device), calibration, **options)
+    scores = [main, *beside]
+    scores += scored_again(held, scores)
+    held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
+    calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
     held_out = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)
-    return {**calibration, **score_normal(model, main, held_out, calibration, **options)}
+    calibration |= score_normal(model, scores, held_out, calibration, **options)
+    score = OmegaConf.to_container(config.score, resolve=True)
+    return {**merged_into(held, calibration, scores), "score": score}
 
 
 def scores_of(config: DictConfig) -> tuple[Score, list[Score]]:
@@ -96,16 +114,20 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     """Calibrate the checkpoint's model on its own normal training images, or others, and rewrite the file."""
     if not config.ckpt:
         raise VaexError("Name a checkpoint: vaex calibrate ckpt=RUN_FOLDER, or ckpt=FILE.ckpt.")
-    most_images(config), attention_of(config)  # before anything slow
-    at_least_one(config.batch_size, "batch_size")
     from hydra.core.hydra_config import HydraConfig
 
+    from vaex.scores.thresholds import check_rate
+
+    most_images(config), attention_of(config), check_rate(config.false_alarm_rate)  # before anything slow
+    at_least_one(config.batch_size, "batch_size")
     from vaex.build import load
     from vaex.calibrate import calibrated_copy, store_calibration
     from vaex.commands.assembly import build_data
     from vaex.commands.quieting import quiet
     from vaex.commands.trained_on import check_held_out
     from vaex.config import CHECKPOINT_CHOICE
+    from vaex.data.normal import NormalImages
+    from vaex.detectors import MOST_SCORED
 
     quiet()
     calibrated_copy(config.ckpt, config.out)  # a file that may not be written is told now
@@ -125,6 +147,34 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     data.prepare_data()
     check_held_out(model.config, data)
     data.setup("fit")
-    calibration = fitted(config, model, data, config.batch_size, device)
+    calibration = fitted(config, model, data, config.batch_size, device, model.calibration)
+    said = thresholds_in_words(config, calibration, NormalImages(data, MOST_SCORED, 1, split="val"))
     file = store_calibration(config.ckpt, calibration, config.out)
     print(f"{calibration['count']} normal images; their codes and maps are kept in {file}.")
+    print(*said, sep="\n")
+
+
+def thresholds_in_words(config: DictConfig, calibration: Mapping[str, Any], held_out: NormalImages) -> list[str]:
+    """Return a line for each score with a threshold, that of the deciding one first.
+
+    Raises:
+        VaexError: when the deciding one has none though normal images were held out.
+    """
+    from vaex.commands.inspection import threshold_sentences
+    from vaex.scores.thresholds import threshold_at
+
+    main, known = scores_of(config)[0].known_as, calibration["normal_scores"]
+    if main not in known and next(iter(held_out), None) is not None:
+        raise VaexError(
+            f"score={main} gives held-out normal images numbers that are not finite, so that nothing can be decided "
+            "by it; choose another score, or train with a lower optim.lr."
+        )
+    said = []
+    if main not in known:
+        said.append(
+            f"No threshold for score={main}: no normal images are held out; give data.val_fraction or data.val."
+        )
+    for name in sorted(known, key=lambda name: name != main):
+        limit = threshold_at(known[name], config.false_alarm_rate)
+        said.append(" ".join(threshold_sentences(name, limit.value, limit)))
+    return said

@@ -79,10 +79,10 @@ class Attention(MeanAttention):
         """The maps that are shown, or the model for maps of its own."""
         return ("maps",) if self.maps is None else ("model",)
 
-    def missing(self, evidence: Evidence) -> bool:
-        """Return whether there are no maps, or their target compares with codes that nobody calibrated."""
-        target = target_named((self.maps or {}).get("target", "mean"))
-        return super().missing(evidence) or (getattr(target, "calibrated", False) and not evidence.calibration)
+    @property
+    def calibrated(self) -> bool:  # type: ignore[override] # it depends on the options
+        """Whether the target of its own maps compares with normal codes."""
+        return bool(getattr(target_named((self.maps or {}).get("target", "mean")), "calibrated", False))
 
     def measure(self, evidence: Evidence) -> Tensor:
         """Return (B, 1, H, W)."""

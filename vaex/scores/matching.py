@@ -34,11 +34,11 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if sequence else value
 
 
-def other_options(calibration: Mapping[str, Any], layer: Any, options: Mapping[str, Any]) -> list[str]:
-    """Return the options in which maps differ from those that ``calibration`` has seen."""
-    seen, now = calibration.get("attention") or {}, map_options(layer, options)
-    # Of an option that is younger than the calibration nothing is known
-    return [name for name, value in seen.items() if now.get(name) != value]
+def told_apart(seen: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    """Return in words what options that were ``seen`` are otherwise ``now``; empty where none is."""
+    # Of an option that is younger than what was seen nothing is known
+    differ = [name for name, value in seen.items() if now.get(name) != value]
+    return ", ".join(f"{prefix}{name}={seen[name]} and not {now.get(name)}" for name in differ)
 
 
 def check_maps(score: Score, calibration: Mapping[str, Any] | None, layer: Any, options: Mapping[str, Any]) -> None:
@@ -47,16 +47,16 @@ def check_maps(score: Score, calibration: Mapping[str, Any] | None, layer: Any, 
     Raises:
         VaexError: when they differ in an option, with what the calibration has seen.
     """
-    if score.compares_maps and calibration and (differ := other_options(calibration, layer, options)):
-        seen, now = calibration["attention"], map_options(layer, options)
-        pairs = ", ".join(f"{name}={seen[name]} and not {now.get(name)}" for name in differ)
+    seen = (calibration or {}).get("attention") or {}
+    if score.compares_maps and (differ := told_apart(seen, map_options(layer, options))):
         raise VaexError(
-            f"score={score.name} compares with maps of the same kind, but this model was calibrated with {pairs}; give "
-            "the same options, or run `vaex calibrate ckpt=...` with the new ones."
+            f"score={score.name} compares with maps of the same kind, but this model was calibrated with {differ}; "
+            "give the same options, or run `vaex calibrate ckpt=...` with the new ones."
         )
 
 
 def scorable(scores: Sequence[Score], evidence: Evidence, layer: Any, options: Mapping[str, Any]) -> list[Score]:
     """Return those of ``scores`` that the evidence suffices for and whose calibration has seen maps of this kind."""
-    foreign = bool(other_options(evidence.calibration or {}, layer, options))
+    seen = (evidence.calibration or {}).get("attention") or {}
+    foreign = bool(told_apart(seen, map_options(layer, options)))
     return [score for score in scores if not score.missing(evidence) and not (foreign and score.compares_maps)]

@@ -102,17 +102,21 @@ class Score:
         """
         found = ((evidence.calibration or {}).get("detectors") or {}).get(self.known_as)
         if not isinstance(found, Mapping):
+            others = ", ".join((evidence.calibration or {}).get("detectors") or {})
             raise VaexError(
-                f"score={self.known_as} was not fitted to normal images for this model; run `vaex calibrate ckpt=... "
-                f"score={self.name}`."
+                f"score={self.known_as} was not fitted to normal images for this model"
+                f"{f', only {others}' if others else ''}; run `vaex calibrate ckpt=... score={self.name}`."
             )
         seen = found.get("options") or {}
-        for option, value in self.options_of_fit().items():
-            if option in seen and seen[option] != value:
-                raise VaexError(
-                    f"score={self.known_as} was fitted with {option}={seen[option]} and not {value}; give the same, or "
-                    f"run `vaex calibrate ckpt=... score={self.name}` with the new ones."
-                )
+        now = self.options_of_fit()
+        differ = [
+            f"{name}={seen[name]} and not {value}" for name, value in now.items() if seen.get(name, value) != value
+        ]
+        if differ:
+            raise VaexError(
+                f"score={self.known_as} was fitted with {', '.join(differ)}; give the same, or run `vaex calibrate "
+                f"ckpt=... score={self.name}` with the new ones."
+            )
         return found
 
     def options_of_fit(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaex.errors import VaexError
-from vaex.scores.matching import other_options
+from vaex.scores.matching import map_options, told_apart
 from vaex.scores.score import Score
 
 PIXEL_RATES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5)
@@ -156,19 +156,21 @@ def normal_scores_of(
     kept = (calibration.get("normal_scores") or {}).get(score.known_as)
     pixels = (calibration.get("normal_pixels") or {}).get(score.known_as)
     if not isinstance(kept, Tensor) or not isinstance(pixels, Tensor) or not len(kept):
+        others = ", ".join(map(str, calibration.get("normal_scores") or {}))
         raise VaexError(
-            f"the checkpoint keeps no scores of held-out normal images for score={score.known_as}; run "
-            f"`vaex calibrate ckpt=... score={score.name}`, or give threshold=NUMBER."
+            f"the checkpoint keeps no scores of held-out normal images for score={score.known_as}"
+            f"{f', only for {others}' if others else ''}; run `vaex calibrate ckpt=... score={score.name}`, or give "
+            "threshold=NUMBER."
         )
     seen = (calibration.get("normal_options") or {}).get(score.known_as) or {}
-    now = options_of(score)
-    differ = [name for name, value in seen.items() if now.get(name) != value]
+    differ = told_apart(seen, options_of(score), "score.")
     if not differ and "maps" in score.reads:
-        differ = [f"attention.{name}" for name in other_options(calibration, layer, options or {})]
+        seen = calibration.get("attention") or {}
+        differ = told_apart(seen, map_options(layer, options or {}), "attention.")
     if differ:
         raise VaexError(
-            f"the normal images were scored with another {', '.join(differ)}; give the same, run "
-            f"`vaex calibrate ckpt=... score={score.name}` with the new ones, or give threshold=NUMBER."
+            f"the checkpoint keeps scores of held-out normal images for score={score.known_as} with {differ}; give the "
+            f"same, run `vaex calibrate ckpt=... score={score.name}` with the new ones, or give threshold=NUMBER."
         )
     return NormalScores(kept.float(), pixels.float())
 
