@@ -13,13 +13,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from scipy import ndimage
 
 import vaex
 import vaex.scores.evidence
+from tests.exporting.test_feature_networks import SMALL
+from tests.exporting.test_feature_networks import fitted as feature_network
 from vaex.attention import latent_attention
+from vaex.calibrate import fit_calibration
 from vaex.cli import main
 from vaex.commands.inspection import Inspection, inspection_of
 from vaex.data import Sprites
+from vaex.detectors import score_normal
 from vaex.scores import score_named
 from vaex.scores.thresholds import PIXEL_RATES, NormalScores, normal_state, threshold_at
 
@@ -386,3 +391,88 @@ def test_the_mask_is_read_again_for_another_size(tmp_path: Path) -> None:
         assert one.judge(values, 90.0, size, images[name]).score == (0 + values[:, 4:].sum())
     with pytest.raises(vaex.errors.VaexError, match="give a mask of the image's size"):
         one.judge(values, 90.0, (20, 20), images["odd"])
+
+
+# --- kinds of defects
+
+
+KINDS = ("pasted", "noise")
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a latent grid whose latents stand for two kinds, scored by the maps of all its latents."""
+    folder = tmp_path_factory.mktemp("telling")
+    model = feature_network("feature_grid")
+    options: dict[str, Any] = {"layer": "input", "method": "hires_cam", "target": "total_kl", "rectify": "abs"}
+    score = {"name": "attention", "sigma": 0.0, "pool": "max"}
+    normal = list(torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(1)).split(8))
+    calibration = fit_calibration(model, normal, **options)
+    calibration |= {"detectors": {}, "score": score, **score_normal(model, [score], normal, calibration, **options)}
+    run = {"attention": {**options, "latents": None, "reduce": "sum", "chunk": None}, "score": score, "data": {}}
+    config = {"network": SMALL["feature_grid"], "objective": {"kinds": list(KINDS)}, "run": run, "seed": 0}
+    weights = {f"vae.{name}": value for name, value in model.state_dict().items()}
+    content = {"state_dict": weights, "hyper_parameters": config, "calibration": calibration}
+    torch.save(content, folder / "kinds.ckpt")
+    (folder / "images").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        pixels[:16] //= 1 + 3 * number
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+    return folder / "kinds.ckpt"
+
+
+def looked_at(telling: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    images = telling.parent / "images"
+    more = ["pictures=false", "false_alarm_rate=0.5", *arguments]
+    assert main(["explain", f"ckpt={telling}", f"images={images}", f"out={out}", *more]) == 0
+    return document(out)
+
+
+@pytest.mark.parametrize("pictures", ["false", "anomalous", "true"])
+def test_shown_kinds_leave_the_decision_and_name_the_regions(
+    pictures: str, telling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["attention=kinds", f"attention.target.names=[{','.join(KINDS)}]", f"pictures={pictures}"]
+    plain = looked_at(telling, tmp_path / "plain")
+    assert "maps that it was calibrated with" not in capsys.readouterr().out
+    found = looked_at(telling, tmp_path / "kinds", *shown)
+    assert "The score reads the maps that it was calibrated with" in capsys.readouterr().out
+    assert found["threshold"] == plain["threshold"] is not None
+    model = vaex.load(telling)
+    options: dict[str, Any] = {"method": "hires_cam", "rectify": "root"}
+    seen = 0
+    for one, other in zip(found["images"], plain["images"], strict=True):
+        assert one["decision"] == other["decision"]
+        assert one["score"] == pytest.approx(other["score"], rel=1e-5)
+        pixels = np.asarray(Image.open(telling.parent / "images" / one["image"]), dtype=np.float32) / 255
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        target = {"name": "kinds", "names": list(KINDS)}
+        maps = latent_attention(model, image, "input", target=target, **options)[0]
+        total = latent_attention(model, image, "input", method="hires_cam", target="total_kl", rectify="abs")
+        labels, count = ndimage.label((total[0, 0] > found["pixel_threshold"]).numpy(), np.ones((3, 3)))
+        names = sorted(
+            KINDS[int(torch.stack([part[torch.from_numpy(labels == number)].mean() for part in maps]).argmax())]
+            for number in range(1, count + 1)
+        )
+        assert sorted(region["kind"] for region in one["regions"]) == names
+        assert all("kind" not in region for region in other["regions"])
+        seen += count
+    assert seen
+    rows = table(tmp_path / "kinds" / "regions.csv")
+    assert [row["kind"] for row in rows] == [region["kind"] for one in found["images"] for region in one["regions"]]
+    assert "kind" not in table(tmp_path / "plain" / "regions.csv")[0]
+    if pictures == "true":
+        assert (tmp_path / "kinds" / "overlays" / "0_noise.png").is_file()
+
+
+def test_a_score_without_a_threshold_reads_the_maps_that_are_shown(telling: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["score.pool=sum", "attention.target=kl", "pictures=false", f"images={telling.parent / 'images'}"]
+    assert main(["explain", f"ckpt={telling}", f"out={out}", *arguments]) == 0
+    score = float(table(out / "explain.csv")[0]["score"])
+    image = torch.from_numpy(np.asarray(Image.open(telling.parent / "images" / "0.png")) / 255).float()
+    maps = latent_attention(
+        vaex.load(telling), image.permute(2, 0, 1)[None], "input", method="hires_cam", target="kl", rectify="abs"
+    )
+    assert score == pytest.approx(maps.mean(1).sum().item(), rel=1e-4)

@@ -53,6 +53,8 @@ def explain_images(config: DictConfig) -> None:
     options = checked_options(config)  # before anything slow
     from rich.console import Console
 
+    from vaex.attention.groups import KindsKL
+    from vaex.attention.targets import target_named
     from vaex.build import load
     from vaex.commands.alone import alone_in
     from vaex.commands.explain_pass import Pass
@@ -61,11 +63,17 @@ def explain_images(config: DictConfig) -> None:
     from vaex.commands.quieting import quiet
     from vaex.commands.same_pass import is_empty, read_kept, settings_of
     from vaex.commands.scoring import Scorer, speed
+    from vaex.scores import score_named
+    from vaex.scores.thresholds import maps_that_decide
 
     quiet()
     model = load(config.ckpt)
     device, shape = pick_device(config.device), model_shape(model)
-    inspection = inspection_of(config, model.calibration or {}, options)
+    score: Any = OmegaConf.to_container(config.score, resolve=True)
+    own = maps_that_decide(model.calibration or {}, score_named(score), options)
+    inspection = inspection_of(config, model.calibration or {}, own)
+    target = target_named(options.get("target", "mean"))
+    inspection.kinds = target.names if isinstance(target, KindsKL) and config.tile is None else ()
     out, console = folder_of(config), Console(stderr=True)
     resumed = is_true(config.resume) and not (is_job_of_sweep() and is_empty(out))  # the sweep was stopped before it
     settings = settings_of(config, model, inspection, options)
@@ -81,8 +89,10 @@ def explain_images(config: DictConfig) -> None:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
     for sentence in inspection.sentences():
         print(sentence)
-    score: Any = OmegaConf.to_container(config.score, resolve=True)
-    scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size)
+    if own != options:
+        print("The score reads the maps that it was calibrated with; those that were asked for are shown.")
+    others = None if own == options else own
+    scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size, others)
     for sentence in [*told, *earlier_results(out, sources, resumed)]:
         console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
     job = Pass(config, options, inspection, scorer, sources, out, console)

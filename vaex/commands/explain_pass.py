@@ -164,7 +164,8 @@ class Pass:
     def _batch(self, batch: list[Item], row: Any, findings: Any, pictures: Any) -> None:
         import torch
 
-        looked = self.scorer.look(batch, whole=pictures is not None and self.writes.pictures == "true")
+        whole = pictures is not None and self.writes.pictures == "true"
+        looked = self.scorer.look(batch, whole=whole or bool(self.inspection.kinds and self.inspection.finds))
         drawn: list[int] = []  # positions in the batch, to be drawn yet
 
         def draw() -> None:
@@ -181,8 +182,9 @@ class Pass:
         for position, item in enumerate(batch):
             score_map = looked.score_map[position, 0].numpy()
             path = getattr(self.sources[item.name], "path", None)
+            maps = () if looked.explanation is None else looked.explanation.maps[position].numpy()
             try:
-                verdict = self.inspection.judge(score_map, float(looked.score[position]), item.size, path)
+                verdict = self.inspection.judge(score_map, float(looked.score[position]), item.size, path, maps)
             except VaexError as error:
                 self.skipped.append((item.name, f"{item.name}: {error}"))
                 continue
@@ -191,7 +193,7 @@ class Pass:
             self.anomalous += bool(verdict.anomalous)
             self.unlike += verdict.unlike
             latents = {}
-            if looked.explanation is not None:
+            if whole and looked.explanation is not None:
                 one = looked.explanation.image(position)
                 latents = latent_columns(one, pictures.latents(one), pictures.totals(one))
             known = table_row(item, verdict)

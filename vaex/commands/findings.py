@@ -45,7 +45,8 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
     level = inspection.pixel_threshold
     with ExitStack() as files:
         document = files.enter_context(json_writer(out / "regions.json", inspection.head(), "images"))
-        table = files.enter_context(csv_writer(out / "regions.csv", COLUMNS))
+        columns = (*COLUMNS, "kind") if inspection.kinds else COLUMNS
+        table = files.enter_context(csv_writer(out / "regions.csv", columns))
         store = files.enter_context(npz_writer(out / "score_maps.npz")) if draws else None
 
         def keep(told: dict[str, Any], score_map: Map | None) -> None:
@@ -56,7 +57,8 @@ def findings_writer(out: Path, inspection: Inspection, draws: bool) -> Iterator[
                 store(told["image"], score_map)
 
         def write(item: Item, stem: str, score_map: Map, verdict: Verdict, show: bool) -> None:
-            regions = [{**region._asdict(), "score": _number(region.score)} for region in verdict.regions or ()]
+            told_of = [{**region._asdict(), "score": _number(region.score)} for region in verdict.regions or ()]
+            regions = [{name: region[name] for name in columns[1:]} for region in told_of]
             width, height = item.size
             told: dict[str, Any] = {"image": item.name, "width": width, "height": height}
             told |= {"score": _number(verdict.score), "decision": decision(verdict), "unlike": verdict.unlike}

@@ -45,10 +45,15 @@ class Inspection:
     pixel_rate: float = 0
     scene: float | None = None  # median of the map above which an image is like no normal one; None: not looked at
     reason: str = ""
+    kinds: tuple[str, ...] = ()  # of defects, where their maps are shown
     _kept: dict[Any, Mask] = field(default_factory=dict)
 
-    def judge(self, score_map: Map, score: float, size: tuple[int, int], file: Path | None = None) -> Verdict:
+    def judge(
+        self, score_map: Map, score: float, size: tuple[int, int], file: Path | None = None, maps: Sequence[Map] = ()
+    ) -> Verdict:
         """Decide on an image of ``size`` (width, height) by its score and its ``score_map`` (H, W).
+
+        ``maps``, (H, W) each, are those of the kinds of defects, of which a region gets one.
 
         Raises:
             VaexError: when the region of interest does not fit the image.
@@ -61,7 +66,8 @@ class Inspection:
             score = pooled_inside(score_map, roi, self.score.pool)
         regions = None
         if self.pixel_threshold is not None:
-            regions = find_regions(score_map, self.pixel_threshold, size, roi, self.min_area)
+            kinds = dict(zip(self.kinds, maps, strict=False))
+            regions = find_regions(score_map, self.pixel_threshold, size, roi, self.min_area, kinds)
         if self.threshold is None:
             return Verdict(score, None, regions)
         above = not score <= self.threshold  # what is no number is not ok

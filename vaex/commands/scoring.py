@@ -35,7 +35,10 @@ class Looked(NamedTuple):
 
 @dataclass
 class Scorer:
-    """Scores images by ``score``, tile by tile where ``tile`` is given; ``options`` are those of the attention maps."""
+    """Scores images by ``score``, tile by tile where ``tile`` is given; ``options`` are those of the attention maps.
+
+    ``own`` are those of the maps that the score reads, where they are not the ones that are shown.
+    """
 
     model: Any
     device: Any
@@ -45,6 +48,7 @@ class Scorer:
     tile: int | None = None
     overlap: int = 0
     batch_size: int = 1
+    own: Mapping[str, Any] | None = None
 
     def look(self, items: Sequence[Item], whole: bool = False) -> Looked:
         """Return scores of ``items``, with their explanation where ``whole``; tiles are of one item at a time."""
@@ -68,7 +72,7 @@ class Scorer:
         """Return score maps and scores of ``images``, without attention maps where the score reads none."""
         from vaex.explanation import score_only
 
-        return score_only(self.model, images.to(self.device), score=self.score, **self.options)
+        return score_only(self.model, images.to(self.device), score=self.score, **(self.own or self.options))
 
     def explain(self, items: Sequence[Item]) -> Explanation:
         """Return the explanation of ``items``, on the CPU."""
@@ -77,7 +81,11 @@ class Scorer:
         from vaex.explanation import explain
 
         images = torch.stack([item.pixels for item in items]).to(self.device)
-        return part_of(explain(self.model, images, score=self.score, **self.options), slice(None))
+        score = self.score if self.own is None else "attention"
+        explanation = explain(self.model, images, score=score, **self.options)
+        if self.own is not None:
+            explanation = explanation._replace(**self.scored(images)._asdict())
+        return part_of(explanation, slice(None))
 
     def seconds(self, items: Sequence[Item]) -> list[float]:
         """Return how long each of some runs takes from one image in memory to its score; the first is not counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ Map = NDArray[np.float32]
 class Region(NamedTuple):
     """Connected pixels above a threshold: its box x0 <= x < x1, y0 <= y < y1 and area in pixels of the original image.
 
-    ``score`` is the highest value of the map inside.
+    ``score`` is the highest value of the map inside, ``kind`` the name of the kind of defect that it looks like.
     """
 
     x0: int
@@ -27,6 +27,7 @@ class Region(NamedTuple):
     y1: int
     area: int
     score: float
+    kind: str | None = None  # None where nobody asked, or no kind has a map there
 
 
 def find_regions(
@@ -35,12 +36,14 @@ def find_regions(
     size: tuple[int, int] | None = None,
     roi: Mask | None = None,
     min_area: float = 0,
+    kinds: Mapping[str, Map] | None = None,
 ) -> list[Region]:
     """Return the regions of ``score_map`` (H, W) that lie above ``threshold``, the highest score first.
 
     Pixels that touch by a side or a corner belong together. ``size`` is (width, height) of the original image, by
     default that of the map; boxes are rounded outwards to its pixels. Only pixels of ``roi`` (H, W) count, and regions
-    of less than ``min_area`` pixels of the original image are left out. A value that is no number lies above.
+    of less than ``min_area`` pixels of the original image are left out. A value that is no number lies above. Of
+    ``kinds``, maps (H, W) by name, a region gets the one whose mean inside is largest, if any is above 0.
     """
     from scipy import ndimage
 
@@ -54,8 +57,9 @@ def find_regions(
     across, down = (1.0, 1.0) if size is None else (size[0] / width, size[1] / height)
     cells = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     highest = ndimage.maximum(score_map, labels, np.arange(1, count + 1))
+    named = _kinds_of(labels, count, kinds or {})
     found = []
-    for (rows, columns), pixels, top in zip(ndimage.find_objects(labels), cells, highest, strict=True):
+    for (rows, columns), pixels, top, kind in zip(ndimage.find_objects(labels), cells, highest, named, strict=True):
         area = float(pixels) * across * down
         if area >= min_area:
             found.append(
@@ -66,9 +70,21 @@ def find_regions(
                     math.ceil(rows.stop * down - 1e-9),
                     max(round(area), 1),
                     float(top),
+                    kind,
                 )
             )
     return sorted(found, key=lambda region: -math.inf if math.isnan(region.score) else -region.score)
+
+
+def _kinds_of(labels: NDArray[np.int32], count: int, kinds: Mapping[str, Map]) -> list[str | None]:
+    from scipy import ndimage
+
+    if not kinds:
+        return [None] * count
+    means = np.stack([ndimage.mean(values, labels, np.arange(1, count + 1)) for values in kinds.values()])
+    means = np.nan_to_num(means)
+    names = list(kinds)
+    return [names[column.argmax()] if column.max() > 0 else None for column in means.T]
 
 
 def box_mask(box: Sequence[int], size: tuple[int, int], shape: tuple[int, int]) -> Mask:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaex.errors import VaexError
-from vaex.scores.matching import map_options, told_apart
+from vaex.scores.matching import FREE, map_options, told_apart
 from vaex.scores.score import Score
 
 PIXEL_RATES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5)
@@ -173,6 +173,22 @@ def normal_scores_of(
             f"same, run `vaex calibrate ckpt=... score={score.name}` with the new ones, or give threshold=NUMBER."
         )
     return NormalScores(kept.float(), pixels.float())
+
+
+def maps_that_decide(calibration: Mapping[str, Any], score: Score, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the maps that ``score`` reads: those that are shown, or those of calibration.
+
+    They are ``options``, with ``layer`` among them, unless only with the maps of calibration normal images were scored.
+    """
+    kept = dict(calibration.get("attention") or {})
+    shown = dict(options)
+    if "maps" not in score.reads or not told_apart(kept, map_options(shown.pop("layer", None), shown)):
+        return dict(options)
+    try:
+        normal_scores_of(calibration, score, kept.get("layer"), kept)
+    except VaexError:
+        return dict(options)
+    return {**kept, **{name: options[name] for name in FREE if name in options}}
 
 
 def pixel_scores(normal: NormalScores, pixel_rate: float) -> Tensor:
