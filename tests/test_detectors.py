@@ -79,13 +79,14 @@ def test_what_a_score_is_made_of_is_fitted_with_it(model: VAE) -> None:
 def test_many_scores_in_one_pass_are_those_of_each_alone() -> None:
     network = feature_network("feature_vae")
     normal = torch.rand(11, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-    mean = {"name": "mean_map", "of": {"name": "padim", "rank": 4}}
-    scores = [mean, "feature_error", {"name": "attention", "sigma": 1.0, "pool": "max"}, "reconstruction"]
+    base: dict[str, Any] = {"name": "padim", "rank": 4}
+    mean = {"name": "mean_map", "of": base}
+    scores: list[Any] = [mean, "feature_error", {"name": "attention", "sigma": 1.0, "pool": "max"}, "reconstruction"]
     found = {"detectors": fit_detectors(network, scores, normal.split(6), normal.split(6))}
     together = score_normal(network, scores, normal.split(4), found)
     assert set(together["normal_scores"]) == {"mean_map", "padim", "feature_error", "attention"}  # what it can give
     network.calibration = found
-    for score in map(score_named, [*scores[:3], mean["of"]]):
+    for score in map(score_named, [*scores[:3], base]):
         expected = explain(network, normal, score=score)
         alone = normal_scores_of(together, score)
         torch.testing.assert_close(alone.scores, expected.score, rtol=1e-4, atol=1e-5)
@@ -144,7 +145,7 @@ def again(held: dict[str, Any], *scores: Any) -> set[str]:
 
 
 def test_held_scores_are_those_that_were_given() -> None:
-    given = [
+    given: list[Any] = [
         {"name": "padim", "rank": 4, "sigma": 1.0},
         {"name": "attention", "label": "mine", "maps": {"target": "kl"}, "pool": "max"},
         {"name": "combination", "of": ["padim", {"name": "reconstruction", "sigma": 2.0}]},

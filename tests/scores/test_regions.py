@@ -40,7 +40,7 @@ def test_random_maps(seed: int) -> None:
     found = find_regions(values, threshold)
     assert [one[:6] for one in found] == sorted(expected, key=lambda one: -one[5])
     large = find_regions(values, threshold, min_area=3)
-    assert [tuple(one) for one in large] == [one for one in map(tuple, found) if one[4] >= 3]
+    assert [tuple(one) for one in large] == [tuple(one) for one in found if one.area >= 3]
 
 
 def test_pixels_of_the_original() -> None:
