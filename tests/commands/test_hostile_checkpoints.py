@@ -90,6 +90,27 @@ def test_an_edited_config_ends_in_one_sentence(
     assert "debug=default" not in error
 
 
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ({"score": {"name": "kl", "_target_": "os.system"}}, "holds '_target_' at run.score"),
+        ({"score": {"name": "${oc.env:HOME}"}}, "which vaex does not evaluate"),
+        ({"score": "kl"}, "must hold a mapping at run.score"),
+        ({"score": {"name": "kll"}}, "did you mean 'kl'"),
+        ([1], "is cut short, damaged or not a vaex checkpoint"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_the_score_of_a_calibration_is_read_as_the_config_is(
+    calibration: Any, message: str, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved({**content, "calibration": calibration}, tmp_path / "a.ckpt")
+    assert run("explain", file) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
 HOSTILE = ["torch.hub.load", "torch.load", "torch.utils.cpp_extension.load_inline", "os.system", "builtins.eval"]
 
 
