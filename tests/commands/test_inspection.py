@@ -393,6 +393,15 @@ def test_the_mask_is_read_again_for_another_size(tmp_path: Path) -> None:
         one.judge(values, 90.0, (20, 20), images["odd"])
 
 
+def test_thresholds_of_images_that_were_read_otherwise_do_not_stay(camera: Path, tmp_path: Path) -> None:
+    data = ["data=folder", f"data.normal_dir={camera / 'good'}", "data.test_fraction=0", "data.val_fraction=0.5"]
+    for white, expected in (("4095", {"kl", "reconstruction"}), ("1000", {"kl"})):
+        out = tmp_path / f"{white}.ckpt"
+        arguments = [f"out={out}", *data, f"data.white={white}", "score=kl", "metrics.scores=[]"]
+        assert main(["calibrate", f"ckpt={camera / 'camera.ckpt'}", *arguments]) == 0
+        assert {"kl", "reconstruction"} & set(vaex.load(out).calibration["normal_scores"]) == expected
+
+
 # --- kinds of defects
 
 
