@@ -24,6 +24,7 @@ from vaex.commands.sources import (
 from vaex.errors import VaexError
 
 DEFAULT_CHECKPOINT = "sprites"
+OWN_MAPS = "The score reads the maps that it was calibrated with; those that were asked for are shown."
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -87,11 +88,9 @@ def explain_images(config: DictConfig) -> None:
             sources, told = without_results(Path(config.images).expanduser(), sources)
     else:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
-    for sentence in inspection.sentences():
-        print(sentence)
-    if own != options:
-        print("The score reads the maps that it was calibrated with; those that were asked for are shown.")
     others = None if own == options else own
+    for sentence in [*inspection.sentences(), *([] if others is None else [OWN_MAPS])]:
+        print(sentence)
     scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size, others)
     for sentence in [*told, *earlier_results(out, sources, resumed)]:
         console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
