@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vaex.attention.isolation import original, undisturbed
@@ -14,16 +13,10 @@ from vaex.calibrate import calibrated_with
 from vaex.data.anomalies import paste_defects
 from vaex.errors import VaexError
 from vaex.explanation import calibration_of, evidence_of
+from vaex.held_out import HeldOut
 from vaex.scores.evidence import Evidence
-from vaex.scores.registry import ScoreLike, score_named
+from vaex.scores.registry import ScoreLike, score_named, with_bases
 from vaex.scores.score import DefectFitter, Fitter, Score
-from vaex.scores.thresholds import map_quantiles, normal_state
-
-MOST_HELD_OUT = 64
-"""Held-out images that choices are made by; more would only take memory."""
-
-MOST_SCORED = 1000
-"""Held-out images that are scored for the thresholds."""
 
 PER_SCORE = ("detectors", "normal_scores", "normal_pixels", "normal_options")
 """What a calibration keeps by name of the score."""
@@ -33,14 +26,15 @@ def fit_detectors(
     model: nn.Module,
     scores: Sequence[ScoreLike],
     batches: Iterable[Tensor],
-    held_out: Iterable[Tensor] = (),
+    held_out: Iterable[Tensor] | HeldOut = (),
     calibration: Mapping[str, Any] | None = None,
     layer: Any = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """Return by name what those of ``scores`` that are fitted learn from ``batches`` of normal images (B, C, H, W).
 
-    ``held_out`` are normal images that are not among them; of these at most `MOST_HELD_OUT` are looked at.
+    ``held_out`` are normal images that are not among them; of these at most `MOST_KEPT` are looked at. A `HeldOut` of
+    the same model has a layer and options of its own.
     ``calibration`` is what else is known of normal images (default: what the model holds); ``layer`` and ``options``
     are those of `vaex.attention.latent_attention`, for scores that read maps. Scores that are made of others take a
     second pass, so ``batches`` must be one that can be repeated; the others are fitted with them. A score that looks
@@ -57,13 +51,14 @@ def fit_detectors(
         if named[score.known_as] != score:
             raise VaexError(f"Two scores are called '{score.known_as}'; give one of them another label.")
     known = dict(calibration_of(model) if calibration is None else calibration)
+    beside = held_out if isinstance(held_out, HeldOut) else HeldOut(model, held_out, layer, **options)
     found: dict[str, dict[str, Any]] = {}
     for second in (False, True):
         these = [score for score in named.values() if bool(score.bases) == second]
         if these:
             known["detectors"] = {**(known.get("detectors") or {}), **found}
             with calibrated_with(original(model), known):
-                found |= _fit(model, these, batches, held_out, layer, options)
+                found |= _fit(model, these, batches, beside, layer, options)
     return found
 
 
@@ -71,7 +66,7 @@ def _fit(
     model: nn.Module,
     scores: Sequence[Score],
     batches: Iterable[Tensor],
-    held_out: Iterable[Tensor],
+    held_out: HeldOut,
     layer: Any,
     options: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
@@ -95,34 +90,27 @@ def _fit(
         with undisturbed(original(model), images):
             for fitter in fitters.values():
                 fitter.take(evidence)
+    held_out.forget()
+    beside = held_out.first("maps" in reads)
     learners = [fitter for fitter in fitters.values() if isinstance(fitter, DefectFitter)]
-    beside = _beside(model, held_out, look, learners)
+    if learners:
+        _show_defects(model, learners, beside, look)
     options_of = {score.known_as: {"name": score.name, **score.options_of_fit()} for score in scores}
     return {name: {**fitter.state(beside), "options": options_of[name]} for name, fitter in fitters.items()}
 
 
-def _beside(
-    model: nn.Module,
-    held_out: Iterable[Tensor],
-    look: Callable[[Tensor], Evidence],
-    learners: Sequence[DefectFitter],
-) -> list[Evidence]:
-    """Return what is seen of held-out images; ``learners`` are given copies of them with a defect each."""
-    found: list[Evidence] = []
+def _show_defects(
+    model: nn.Module, learners: Sequence[DefectFitter], beside: Sequence[Evidence], look: Callable[[Tensor], Evidence]
+) -> None:
+    """Give ``learners`` copies of the images ``beside`` with a defect each."""
     taken = 0
-    for images in held_out:
-        images = images[: MOST_HELD_OUT - taken]
-        found.append(look(images)._replace(known={}))
-        if learners:
-            pasted = paste_defects(images, range(taken, taken + len(images)))
-            evidence = look(pasted.images)._replace(known={})
-            with undisturbed(original(model), images):
-                for learner in learners:
-                    learner.take_defects(evidence, pasted.masks)
-        taken += len(images)
-        if taken >= MOST_HELD_OUT:
-            break
-    return found
+    for part in beside:
+        pasted = paste_defects(part.images, range(taken, taken + len(part.images)))
+        evidence = look(pasted.images)._replace(known={})
+        with undisturbed(original(model), part.images):
+            for learner in learners:
+                learner.take_defects(evidence, pasted.masks)
+        taken += len(part.images)
 
 
 def check_stated(
@@ -146,60 +134,6 @@ def check_stated(
             if any(getattr(evidence, name) is None for name in reads):
                 with undisturbed(original(model), images):
                     part(evidence)
-
-
-def score_normal(
-    model: nn.Module,
-    scores: Sequence[ScoreLike],
-    held_out: Iterable[Tensor],
-    calibration: Mapping[str, Any] | None = None,
-    layer: Any = None,
-    **options: Any,
-) -> dict[str, dict[str, Any]]:
-    """Return what thresholds of ``scores`` are read from: scores and maps of normal images that were not trained on.
-
-    At most `MOST_SCORED` of ``held_out``, batches (B, C, H, W), are scored in one pass, by a model that holds
-    ``calibration``; what a score is made of is scored with it::
-
-        normal_scores: by name of the score, (N,)
-        normal_pixels: by name of the score, (N, Q), values that the shares `PIXEL_RATES` of their pixels exceed
-        normal_options: by name of the score, its options
-
-    Nothing is kept of a score that the model cannot give, or whose numbers are not finite.
-    """
-    given = with_bases([score_named(score) for score in scores])
-    reads = {name for score in given.values() for name in score.reads}
-    batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    left = MOST_SCORED
-    with calibrated_with(original(model), calibration_of(model) if calibration is None else calibration):
-        for images in held_out:
-            evidence = evidence_of(model, images[:left], layer, reads=reads, **options)[0]._replace(known={})
-            given = {name: score for name, score in given.items() if not score.missing(evidence)}
-            with undisturbed(original(model), images):
-                for name, score in given.items():
-                    said = score(evidence)
-                    values = said.score.float().cpu(), map_quantiles(said.score_map.float()).cpu()
-                    batches.setdefault(name, []).append(values)
-            left -= len(evidence.images)
-            if left <= 0:
-                break
-    kept: dict[str, dict[str, Any]] = {}
-    for name, score in given.items():
-        if name not in batches:  # there were no images
-            continue
-        numbers, quantiles = (torch.cat(part) for part in zip(*batches[name], strict=True))
-        if bool(numbers.isfinite().all() and quantiles.isfinite().all()):
-            for key, state in normal_state(score, numbers, quantiles).items():
-                kept.setdefault(key, {}).update(state)
-    return kept
-
-
-def with_bases(scores: Sequence[Score]) -> dict[str, Score]:
-    """Return ``scores`` by name, and behind them what they are made of; of two under one name the first."""
-    found: dict[str, Score] = {}
-    for one in [*scores, *(base for score in scores for base in score.bases)]:
-        found.setdefault(one.known_as, one)
-    return found
 
 
 def scored_again(held: Mapping[str, Any], scores: Sequence[Score]) -> list[Score]:

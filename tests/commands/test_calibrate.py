@@ -203,7 +203,7 @@ def test_held_out_images_are_there_for_every_pass(copied: Path, monkeypatch: pyt
     seen: list[int] = []
 
     def passes(model: Any, scores: Any, batches: Any, held_out: Any, *rest: Any, **options: Any) -> dict[str, Any]:
-        seen.extend(sum(len(images) for images in held_out) for _ in range(2))
+        seen.extend(sum(len(images) for images in held_out.batches) for _ in range(2))
         return {}
 
     monkeypatch.setattr(detectors, "fit_detectors", passes)

@@ -24,7 +24,7 @@ from vaex.calibrate import fit_calibration
 from vaex.cli import main
 from vaex.commands.inspection import Inspection, inspection_of
 from vaex.data import Sprites
-from vaex.detectors import score_normal
+from vaex.held_out import score_normal
 from vaex.scores import score_named
 from vaex.scores.thresholds import PIXEL_RATES, NormalScores, normal_state, threshold_at
 

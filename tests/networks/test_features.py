@@ -93,6 +93,61 @@ def test_same_padding_is_that_of_tensorflow(kernel: int, stride: int, side: int)
     torch.testing.assert_close(conv(image)[0, 0].detach() - conv.bias.item(), expected)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("size", [(8, 7), (7, 8), (9, 12), (1, 6)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_each_axis_is_padded_by_itself(kernel: int, size: tuple[int, int]) -> None:
+    """A depthwise convolution whose kernel is an outer product is one along each axis, one behind the other."""
+    conv = SameConv(2, 2, kernel, 2, groups=2)
+    weights = torch.rand(2, 2, kernel)  # along y and x, of each channel
+    conv.weight.data, conv.bias = (weights[0, :, :, None] * weights[1, :, None])[:, None], None
+    image = torch.rand(3, 2, *size)
+    taps = [torch.stack([line(side, kernel, i) for i in range(-(-side // 2))]) for side in size]
+    down, across = (torch.einsum("its,ct->cis", *pair) for pair in zip(taps, weights, strict=True))
+    torch.testing.assert_close(conv(image), down @ image @ across.transpose(1, 2))
+
+
+def line(side: int, kernel: int, i: int) -> Tensor:
+    """Where each tap of output ``i`` lies, (kernel, side): zeros but for one 1, or none outside."""
+    before = max((-(-side // 2) - 1) * 2 + kernel - side, 0) // 2
+    return torch.stack([(torch.arange(side) == i * 2 - before + tap).float() for tap in range(kernel)])
+
+
+def test_hooks_see_what_the_convolutions_gave() -> None:
+    """What is clipped in its place is nothing that anybody holds; nor does looking change the outputs."""
+    torch.manual_seed(0)
+    network = EfficientNetLite0((1, 2)).double()
+    image = torch.rand(2, 3, 18, 17).double()
+    free = network(image)
+    seen: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, SameConv | nn.ReLU6):
+            module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
+    watched = network(image)
+    for one, other in zip(free, watched, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    pairs = ("relu", "stem"), ("blocks.1.expanded", "blocks.1.expand"), ("blocks.2.filtered", "blocks.2.depthwise")
+    for clip, conv in pairs:
+        assert bool((seen[conv] < 0).any())
+        torch.testing.assert_close(seen[clip], seen[conv].clamp(0, 6), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("hook", ["register_forward_pre_hook", "register_full_backward_hook"])
+def test_other_hooks_are_left_alone(hook: str) -> None:
+    network = EfficientNetLite0((0, 1)).double()
+    for module in (network.blocks[1].expand, network.blocks[1].expanded):
+        getattr(module, hook)(lambda *_: None)
+    image = torch.rand(1, 3, 16, 16).double().requires_grad_()
+    assert torch.autograd.gradcheck(network, (image,), fast_mode=True)
+
+
+def test_gradients_of_images_are_those_of_differences() -> None:
+    torch.manual_seed(0)
+    network = EfficientNetLite0((0, 2)).double()
+    image = torch.rand(1, 3, 12, 12).double().requires_grad_()
+    assert torch.autograd.gradcheck(network, (image,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(network, (image,), fast_mode=True)
+
+
 def test_a_folded_norm_is_the_norm() -> None:
     conv, norm = nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5, eps=1e-3)
     for value in (norm.weight.data, norm.running_var, norm.bias.data, norm.running_mean):

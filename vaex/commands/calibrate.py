@@ -75,7 +75,8 @@ def fitted(
     """
     from vaex.calibrate import fit_calibration
     from vaex.data.normal import NormalImages
-    from vaex.detectors import MOST_SCORED, check_stated, fit_detectors, merged_into, score_normal, scored_again
+    from vaex.detectors import check_stated, fit_detectors, merged_into, scored_again
+    from vaex.held_out import MOST_SCORED, HeldOut, score_normal
     from vaex.networks import FeatureVAE
 
     if isinstance(model, FeatureVAE):
@@ -93,10 +94,10 @@ def fitted(
         check_stated(model, main, images.to(device), calibration, **options)
     scores = [main, *beside]
     scores += scored_again(held, scores)
-    held_out = Shown(NormalImages(data, None, batch_size, split="val"), device)  # seen twice: scores stand on others
+    others = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)  # scores stand on others
+    held_out = HeldOut(model, others, **options)
     calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
-    held_out = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)
-    calibration |= score_normal(model, scores, held_out, calibration, **options)
+    calibration |= score_normal(model, scores, held_out, calibration)
     score = OmegaConf.to_container(config.score, resolve=True)
     return {**merged_into(held, calibration, scores), "score": score}
 
@@ -127,7 +128,7 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     from vaex.commands.trained_on import check_held_out
     from vaex.config import CHECKPOINT_CHOICE
     from vaex.data.normal import NormalImages
-    from vaex.detectors import MOST_SCORED
+    from vaex.held_out import MOST_SCORED
 
     quiet()
     calibrated_copy(config.ckpt, config.out)  # a file that may not be written is told now

@@ -34,13 +34,30 @@ class SameConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in nn.Conv2d
         """Return (B, K, ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        pads: list[int] = []
-        for side in (input.shape[-1], input.shape[-2]):  # F.pad starts with the last axis
-            missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-            pads += [missing // 2, missing - missing // 2]
-        if len(set(pads)) == 1:  # no copy where the padding is the same on all sides
-            return F.conv2d(input, self.weight, self.bias, stride, pads[0], 1, self.groups)
-        return F.conv2d(F.pad(input, pads), self.weight, self.bias, stride, 0, 1, self.groups)
+        missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in input.shape[2:]]
+        weight = self.weight
+        if any(count % 2 for count in missing):
+            # A zero before the kernel and a cell of padding more on both sides are one cell more behind the image
+            # alone; padding the image would copy it, and not as channels_last: half of the network's time
+            front = [count % 2 for count in missing]
+            weight = F.pad(weight, (front[1], 0, front[0], 0))
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        padding = [(count + 1) // 2 for count in missing]
+        return F.conv2d(input, weight, self.bias, stride, padding, 1, self.groups)
+
+
+class Clip(nn.ReLU6):
+    """ReLU6; of an input that is nobody else's in its place, which spares a third of the network's time."""
+
+    def forward(self, input: Tensor, own: bool = False) -> Tensor:  # noqa: A002 - as in nn.ReLU6
+        """Return the input clipped to [0, 6]; ``own``: it is not looked at any more."""
+        return F.relu6(input, inplace=own)
+
+
+def is_unwatched(*modules: nn.Module | None) -> bool:
+    """Return whether no hook of ``modules`` may have kept what goes in or out."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not any(getattr(module, name, None) for module in modules for name in hooks)
 
 
 class Block(nn.Sequential):
@@ -50,17 +67,18 @@ class Block(nn.Sequential):
         wide = inner * expansion
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if expansion > 1:
-            layers |= {"expand": SameConv(inner, wide, 1), "expanded": nn.ReLU6()}
-        layers |= {"depthwise": SameConv(wide, wide, kernel, stride, groups=wide), "filtered": nn.ReLU6()}
+            layers |= {"expand": SameConv(inner, wide, 1), "expanded": Clip()}
+        layers |= {"depthwise": SameConv(wide, wide, kernel, stride, groups=wide), "filtered": Clip()}
         layers["project"] = SameConv(wide, outer, 1)
         super().__init__(layers)
         self.shortcut = stride == 1 and inner == outer
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in nn.Sequential
         """Return (B, K, h, w)."""
-        output = input
+        output, before = input, None
         for layer in self:
-            output = layer(output)
+            output = layer(output, own=is_unwatched(before, layer)) if isinstance(layer, Clip) else layer(output)
+            before = layer
         return output + input if self.shortcut else output
 
 
@@ -92,12 +110,12 @@ class EfficientNetLite0(nn.Module):
         self.kept = tuple(blocks)
         self.channels = tuple(options[block][1] for block in blocks)
         self.stem = SameConv(3, STEM, 3, 2)
-        self.relu = nn.ReLU6()
+        self.relu = Clip()
         self.blocks = nn.ModuleList(Block(*option) for option in options[: blocks[-1] + 1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the outputs of the kept blocks for images (B, 3, H, W) in [0, 1], each (B, K, h, w)."""
-        hidden = self.relu(self.stem((images * 255 - 127) / 128))
+        hidden = self.relu(self.stem((images * 255 - 127) / 128), own=is_unwatched(self.stem, self.relu))
         outputs = []
         for number, block in enumerate(self.blocks):
             hidden = block(hidden)

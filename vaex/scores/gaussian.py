@@ -27,14 +27,16 @@ def add_moments(moments: Moments | None, values: Tensor) -> Moments:
     """
     count = len(values)
     mean = values.mean(0)  # (P, K)
-    offsets = (values - mean).transpose(0, 1)  # (P, N, K)
+    offsets = values - mean  # (N, P, K)
     if moments is None:
+        offsets = offsets.transpose(0, 1)
         return Moments(count, mean, torch.bmm(offsets.transpose(1, 2), offsets))
     total = moments.number + count
-    step = (mean - moments.mean)[:, :, None]  # (P, K, 1)
+    step = mean - moments.mean
+    between = step * math.sqrt(moments.number * count / total)  # one row more, not one pass more over the products
+    offsets = torch.cat([offsets, between[None]]).transpose(0, 1).contiguous()  # (P, N + 1, K)
     scatter = moments.scatter.baddbmm_(offsets.transpose(1, 2), offsets)
-    scatter.baddbmm_(step, step.transpose(1, 2), alpha=moments.number * count / total)
-    return Moments(total, moments.mean + step[:, :, 0] * (count / total), scatter)
+    return Moments(total, moments.mean + step * (count / total), scatter)
 
 
 def pooled(moments: Moments) -> Moments:

@@ -67,6 +67,14 @@ def measured_scores(main: ScoreLike, beside: Sequence[ScoreLike]) -> list[Score]
     return [decides, *found] if found and decides.known_as not in names else found
 
 
+def with_bases(scores: Sequence[Score]) -> dict[str, Score]:
+    """Return ``scores`` by name, and behind them what they are made of; of two under one name the first."""
+    found: dict[str, Score] = {}
+    for one in [*scores, *(base for score in scores for base in score.bases)]:
+        found.setdefault(one.known_as, one)
+    return found
+
+
 def score_images(score: ScoreLike, evidence: Evidence) -> Scored:
     """Return a score of a batch; an unknown one is answered with the nearest."""
     return score_named(score)(evidence)
