@@ -163,7 +163,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("trainer.profiler", "pytorch", r"sets trainer\.profiler=pytorch, which no choice of trainer has"),
     ("trainer.strategy", "deepspeed_stage_3_offload", r"sets trainer\.strategy=deepspeed_stage_3_offload"),
     ("trainer.plugins", ["x"], "which no choice of trainer has"),
-    ("trainer.max_time", {"hours": "x"}, "which no choice of trainer has"),
+    ("trainer.detect_anomaly", {"hours": "x"}, "which no choice of trainer has"),
     ("trainer.default_root_dir", "/home/victim", "which no choice of trainer has"),
     ("callbacks.last", "x", "must be a mapping"),
     ("data", "x", "cut short or damaged"),

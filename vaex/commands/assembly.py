@@ -24,6 +24,7 @@ from vaex.commands.faithful import faithful_settings, faithfulness
 from vaex.commands.loader_check import LoaderCheck
 from vaex.commands.loggers import closing, keep_until, log_config, log_stages, step_of
 from vaex.commands.objective_watch import ObjectiveWatch
+from vaex.commands.options import check_time
 from vaex.commands.processes import cluster_plugins
 from vaex.commands.quieting import quiet
 from vaex.commands.record import flat_metrics
@@ -108,8 +109,13 @@ def build_all(configs: DictConfig | None) -> list[Any]:
 
 
 def build_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
-    """Return the Trainer of the config group ``trainer``, with atomic checkpoints."""
+    """Return the Trainer of the config group ``trainer``, with atomic checkpoints.
+
+    Raises:
+        VaexError: when ``max_time`` is no time.
+    """
     options = container(config.trainer)
+    check_time(options.get("max_time"), "trainer.max_time")
     # Lightning would add its own of both where there is none; nothing of vaex finds what its checkpoint callback writes
     shown, kept = (
         any(isinstance(callback, kind) for callback in callbacks)

@@ -59,3 +59,21 @@ def positive(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise VaexError(f"{key} must be a number above 0, got {value}.")
     return float(value)
+
+
+def check_time(value: Any, key: str) -> None:
+    """Check a time that Lightning's Timer reads; null stands for none.
+
+    Raises:
+        VaexError: when it reads none.
+    """
+    from lightning.pytorch.callbacks import Timer
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    try:
+        Timer(value)
+        valid = value is None or isinstance(value, str | dict)  # a number would fail later
+    except (AttributeError, TypeError, ValueError, MisconfigurationException):
+        valid = False
+    if not valid:
+        raise VaexError(f"{key} must be a time as days:hours:minutes:seconds, such as 00:08:00:00, got {value!r}.")
