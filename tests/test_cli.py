@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,48 @@ import pytest
 from vaex import __version__, cli
 
 PROBE = """
-import sys
+import json, os, signal, sys
 from vaex.cli import main
-status = main(sys.argv[1:])
-heavy = {"torch", "lightning", "matplotlib", "wandb", "albumentations"} & set(sys.modules)
-print("HEAVY", sorted(heavy), file=sys.stderr)
-sys.exit(status)
+import hydra.main, vaex.commands.launch
+for line in sys.stdin:  # a process for each, which finds these imported and nothing else
+    arguments, folder, out, err = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        os.chdir(folder)
+        for number, file in ((1, out), (2, err)):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        sys.argv[1:] = arguments
+        try:
+            status = main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        heavy = {"torch", "lightning", "matplotlib", "wandb", "albumentations"} & set(sys.modules)
+        print("HEAVY", sorted(heavy), file=sys.stderr)
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
+Program = Callable[..., tuple[int, str, str]]
 
-def run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run vaex in a fresh process and return status, stdout and stderr without the probe's line."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """Run vaex in a process of its own and return status, stdout and stderr with the probe's line."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", PROBE], **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def answer(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+            out, err = (tmp_path_factory.mktemp("said") / name for name in ("out", "err"))
+            print(json.dumps([arguments, str(cwd), str(out), str(err)]), file=process.stdin)
+            status = int(process.stdout.readline())  # type: ignore[union-attr]
+            return status, out.read_text(), err.read_text()
+
+        yield answer
+        process.stdin.close()
 
 
 def test_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +107,9 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         (["explain", "ckpt=nowhere", "images=x.png"], "No checkpoint at nowhere"),
     ],
 )
-def test_wrong_input_is_one_sentence_without_torch(arguments: list[str], expected: str, tmp_path: Path) -> None:
+def test_wrong_input_is_one_sentence_without_torch(
+    run: Program, arguments: list[str], expected: str, tmp_path: Path
+) -> None:
     status, out, err = run(*arguments, cwd=tmp_path)
     lines = [line for line in err.splitlines() if line]
     assert status == 1
@@ -112,7 +143,7 @@ def test_wrong_values_are_one_sentence(
     assert len(error.strip().splitlines()) == 1
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(run: Program, tmp_path: Path) -> None:
     status, _, err = run("train", "network=mnist", "debug=default", cwd=tmp_path)
     assert status == 1
     assert "Traceback" in err
@@ -120,7 +151,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-def test_help_shows_examples_groups_and_keys_without_torch(command: str, tmp_path: Path) -> None:
+def test_help_shows_examples_groups_and_keys_without_torch(run: Program, command: str, tmp_path: Path) -> None:
     status, out, err = run(command, "--help", cwd=tmp_path)
     assert status == 0
     assert err.strip() == "HEAVY []"
@@ -135,7 +166,7 @@ def test_help_shows_examples_groups_and_keys_without_torch(command: str, tmp_pat
     assert all(key in out for key in keys)
 
 
-def test_config_is_printed_without_torch(tmp_path: Path) -> None:
+def test_config_is_printed_without_torch(run: Program, tmp_path: Path) -> None:
     status, out, err = run("train", "--cfg", "job", "network.latents=7", cwd=tmp_path)
     assert status == 0
     assert "latents: 7" in out

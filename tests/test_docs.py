@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -107,7 +107,9 @@ def test_every_other_line_names_what_is_there() -> None:
             assert known or words[0] == ".venv/bin/pre-commit", f"no test knows what to do with: {line}"
 
 
-def test_the_script_that_ranks_maps_over_data_sets(tmp_path: Path) -> None:
+def test_the_script_that_ranks_maps_over_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two data sets of one run with two maps and noise; the ranks are those by hand."""
     latents = {"numbers": [0], "factors": ["-"], "strengths": [None], "collapsed": 0, "weak": 0}
     for name, first, second in (("a", 0.1, 0.3), ("b", 0.4, 0.2)):
@@ -125,8 +127,9 @@ def test_the_script_that_ranks_maps_over_data_sets(tmp_path: Path) -> None:
         (tmp_path / name / "bench_faithfulness.json").write_text(json.dumps({"runs": [run], "whole_code": []}))
     page = tmp_path / "page.md"
     script = ROOT / "docs/tables/faithfulness.py"
-    command = [sys.executable, str(script), str(page), f"A={tmp_path / 'a'}", f"B={tmp_path / 'b'}"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", [str(script), str(page), f"A={tmp_path / 'a'}", f"B={tmp_path / 'b'}"])
+    runpy.run_path(str(script), run_name="__main__")
+    told = capsys.readouterr().out
     # deletion: x 1 and y 2 in A, the other way round in B; agreement: y has no number, so it is last in both
     assert "| x, mean | 1.2 | 1.0 | 1.5 | 2 | 1 |" in told
     assert "| y, mean | 1.8 | 2.0 | 1.5 | 2 | 2 |" in told
