@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import vaex
-from vaex.build import slim_checkpoint
+from vaex.build import read_checkpoint, slim_checkpoint
 from vaex.cli import main
-from vaex.commands.export import threshold_of
+from vaex.commands.export import Decides, thresholds_of
 from vaex.data.render import example_sprites
 from vaex.errors import VaexError
 from vaex.scores import score_named
-from vaex.scores.thresholds import PIXEL_RATES, normal_state
+from vaex.scores.thresholds import PIXEL_RATES, middle_of, normal_state
 
 IMAGES = torch.from_numpy(example_sprites(3)).float()[:, None]
 
@@ -55,17 +55,39 @@ def test_the_threshold_of_the_calibration_is_the_default() -> None:
     score, options = {"name": "kl"}, {"layer": "conv2"}
     state = normal_state(score_named(score), torch.arange(1.0, 100.0), torch.zeros(99, len(PIXEL_RATES)))
     calibration = {**state, "attention": options}
-    assert threshold_of(None, 0.05, calibration, score, options)[0] == 95  # of 100 images, 5 may lie above
-    value, told = threshold_of(None, 0.001, calibration, score, options)
-    assert value == 99
-    assert "too few for this rate, which takes 999" in told
-    assert threshold_of(4.0, 0.05, calibration, score, options) == (4.0, "")
+    assert thresholds_of(None, 0.05, calibration, score, options).threshold == 95  # of 100 images, 5 may lie above
+    found = thresholds_of(None, 0.001, calibration, score, options)
+    assert found.threshold == 99
+    assert "too few for this rate, which takes 999" in found.told
+    assert thresholds_of(4.0, 0.05, calibration, score, options) == Decides(4.0)
     for other in ({}, {"layer": "conv3"}):
-        value, told = threshold_of(None, 0.05, calibration if other else {}, score, other)
-        assert value is None
-        assert "no output `anomalous`" in told
+        found = thresholds_of(None, 0.05, calibration if other else {}, score, other)
+        assert (found.threshold, found.scene) == (None, None)
+        assert "no output `anomalous`" in found.told
     with pytest.raises(VaexError, match="false_alarm_rate must be a number between 0 and 1"):
-        threshold_of(None, 2, calibration, score, options)
+        thresholds_of(None, 2, calibration, score, options)
+
+
+def test_an_image_unlike_all_normal_ones_is_the_program_s_as_it_is_explain_s(tmp_path: Path) -> None:
+    """Its score is low, but half of its map lies above the medians of normal maps: twice the highest less the least."""
+    model = vaex.load("sprites")
+    score = score_named({"name": "reconstruction", "pool": "max"})
+    maps = vaex.explain(model, IMAGES, score=score).score_map
+    middle = float(maps.flatten(1).sort(descending=True).values[:, maps[0].numel() // 2].max())
+    quantiles = torch.full((30, len(PIXEL_RATES)), middle / 2)
+    quantiles[0, :] = 0.1 * middle  # the limit is .9 of the highest median of the images
+    kept = read_checkpoint("sprites")
+    kept["calibration"] = {**(kept.get("calibration") or {}), **normal_state(score, torch.full((30,), 1e6), quantiles)}
+    torch.save(kept, tmp_path / "model.ckpt")
+    options = ["format=pt2", f"ckpt={tmp_path / 'model.ckpt'}", "what=score", "score=reconstruction", "score.pool=max"]
+    assert main(["export", f"out={tmp_path / 'score.pt2'}", *options]) == 0
+    extra = {"vaex.json": ""}
+    found = torch.export.load(tmp_path / "score.pt2", extra_files=extra).module()(IMAGES)
+    limit = float(json.loads(extra["vaex.json"])["scene_threshold"])
+    assert limit == pytest.approx(0.9 * middle, rel=1e-5)
+    expected = [middle_of(each[0].numpy()) > limit for each in maps]
+    assert any(expected)
+    assert found["anomalous"].tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from vaex.calibrate import fit_calibration
 from vaex.errors import VaexError
 from vaex.exporting import parts, programs
 from vaex.exporting.batches import run_batches
-from vaex.exporting.parts import PARTS, Request, planned
+from vaex.exporting.parts import PARTS, Request, judged, planned
 from vaex.exporting.programs import export_model
 from vaex.networks import VAE
+from vaex.scores.thresholds import middle_of
 
 SMALL: dict[str, dict[str, Any]] = {
     "mnist": {"name": "mnist", "shape": [1, 28, 28], "latents": 3},
@@ -164,13 +165,27 @@ def test_scores_and_threshold(score: str, vae: Callable[..., VAE], tmp_path: Pat
     entry[0] *= 0.2
     expected = what_the_model_says(model, "score", entry, score=score)
     threshold = float(expected["score"].sort().values[1:3].mean())
+    middles = torch.tensor([middle_of(each[0].numpy()) for each in expected["score_map"]])
+    scene = float(middles.sort().values[-2:].mean())
     for file_format in programs.FORMATS:
-        request = Request("score", score=score, threshold=threshold)
+        request = Request("score", score=score, threshold=threshold, scene=scene)
         done = export_model(model, tmp_path / f"x.{file_format}", request, file_format)
         found = run_file(done.path, entry)
-        assert found.pop("anomalous").tolist() == (expected["score"] > threshold).tolist()
+        assert found.pop("anomalous").tolist() == ((expected["score"] > threshold) | (middles > scene)).tolist()
         # a deviation divides by the small spread of the normal maps, which magnifies the rounding of fp32
         assert_same(found, expected, 1e-4 if score == "deviation" else 1e-5)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 3), (2, 5), (4, 6)])
+def test_more_than_half_of_a_map_is_its_median(side: tuple[int, int]) -> None:
+    """Ties and maps of an even number of pixels are counted as `vaex explain` counts."""
+    maps = torch.randint(0, 4, (60, 1, *side), generator=torch.Generator().manual_seed(0)).float()
+    for scene in (0.5, 1.0, 2.0, 3.0):
+        request = Request("score", threshold=9.0, scene=scene)
+        assert request.outputs[-1] == "anomalous"
+        found = judged(request, maps, torch.zeros(60))[2]
+        assert found.tolist() == [middle_of(each[0].numpy()) > scene for each in maps]
+        assert judged(request, maps, torch.full((60,), 10.0))[2].all()
 
 
 @pytest.mark.parametrize("size", [None, (20, 41)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,18 +35,11 @@ def export_checkpoint(config: DictConfig) -> None:
         need_packages("onnx", "onnxscript")
     model = load(config.ckpt)
     score: Any = OmegaConf.to_container(config.score, resolve=True)
-    options, threshold, told = attention_options(config), None, ""
+    options, decides = attention_options(config), Decides()
     if config.what == "score":
-        rate = config.false_alarm_rate
-        threshold, told = threshold_of(config.threshold, rate, model.calibration or {}, score, options)
-    request = Request(
-        config.what,
-        options,
-        score,
-        threshold,
-        config.input,
-        None if config.image_size is None else size_of(config.image_size),
-    )
+        decides = thresholds_of(config.threshold, config.false_alarm_rate, model.calibration or {}, score, options)
+    sides = None if config.image_size is None else size_of(config.image_size)
+    request = Request(config.what, options, score, decides.threshold, config.input, sides, decides.scene)
     more = {"checkpoint": Path(str(config.ckpt)).name, "network": str(model.config["network"]["name"])}
     if data := OmegaConf.select(config, "data._target_"):
         more["data"] = str(data).rpartition(".")[2]
@@ -59,8 +52,8 @@ def export_checkpoint(config: DictConfig) -> None:
     print(f"input {request.entry}: {done.metadata['input']}, {taken} per call; outputs {', '.join(request.outputs)}.")
     if "layer" in done.metadata:
         print(f"maps: {', '.join(f'{key} {done.metadata[key]}' for key in ('layer', 'method', 'target', 'rectify'))}.")
-    if told:
-        print(told)
+    if decides.told:
+        print(decides.told)
     print(f"largest difference from the model: {done.difference:.1e}.")
     if done.batch is not None:
         print("vaex.exporting.batches.run_batches calls it with any number (docs/export.md).")
@@ -86,10 +79,18 @@ def size_of(value: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def threshold_of(
+class Decides(NamedTuple):
+    """What the program calls anomalous: a score above ``threshold``, an image that is above ``scene`` as a whole."""
+
+    threshold: Any = None
+    scene: float | None = None
+    told: str = ""
+
+
+def thresholds_of(
     asked: Any, rate: Any, calibration: Mapping[str, Any], score: Any, options: Mapping[str, Any]
-) -> tuple[Any, str]:
-    """Return the threshold that is asked for, else that of `vaex explain`, else None; and in words where it is from.
+) -> Decides:
+    """Return the threshold that is asked for, else those of `vaex explain`, else none; in words where they are from.
 
     ``rate`` is the share of normal images that may lie above, ``options`` are those of the attention maps.
 
@@ -97,20 +98,23 @@ def threshold_of(
         VaexError: when the rate is none.
     """
     from vaex.scores import score_named
-    from vaex.scores.thresholds import check_rate, normal_scores_of, threshold_at
+    from vaex.scores.thresholds import check_rate, normal_scores_of, scene_limit, threshold_at
 
     if asked is not None:
-        return asked, ""  # Request checks it
+        return Decides(asked)  # Request checks it
     rate = check_rate(rate)
     maps = dict(options)
     layer = maps.pop("layer", None)
     try:
         normal = normal_scores_of(calibration, score_named(score), layer, maps)
     except VaexError as error:
-        return None, f"no threshold, and so no output `anomalous`: {error}"
-    found = threshold_at(normal.scores, rate)
+        return Decides(told=f"no threshold, and so no output `anomalous`: {error}")
+    found, scene = threshold_at(normal.scores, rate), scene_limit(normal)
     few = "" if found.enough else f", too few for this rate, which takes {found.images_needed}"
-    return found.value, (
+    whole = "" if scene is None else f" So is an image of whose map more than half lies above {scene:.4g}."
+    return Decides(
+        found.value,
+        scene,
         f"threshold {found.value:.4g} for false_alarm_rate={rate:g} by {found.images} held-out normal images{few}; the "
-        f"true rate lies between {found.rate_low:.3g} and {found.rate_high:.3g} (95 % confidence)."
+        f"true rate lies between {found.rate_low:.3g} and {found.rate_high:.3g} (95 % confidence).{whole}",
     )

@@ -47,10 +47,11 @@ class Request:
     ``pixels`` is "float" for images (B, C, H, W) in [0, 1] or "uint8" for (B, H, W, C) in 0 to 255; ``image_size`` is
     the size (H, W) of images that are resized inside (bilinear, not smoothed before), None for that of the model.
     ``options`` are those of `vaex.attention.latent_attention` with its ``layer``; above ``threshold`` a score is
-    anomalous, and so is one that is no number.
+    anomalous, and so is one that is no number, and an image of whose score map more than half lies above ``scene``
+    (`vaex.scores.thresholds.scene_limit`; None: not looked at).
 
     Raises:
-        VaexError: for an unknown part, input or attention option, or sizes that are none.
+        VaexError: for an unknown part, input or attention option, or sizes and thresholds that are none.
     """
 
     what: str
@@ -59,6 +60,7 @@ class Request:
     threshold: Any = None
     pixels: str = "float"
     image_size: tuple[int, int] | None = None
+    scene: float | None = None
 
     def __post_init__(self) -> None:
         if self.what not in PARTS:
@@ -123,7 +125,11 @@ def judged(request: Request, score_map: Tensor, score: Tensor) -> tuple[Tensor, 
     """Return the outputs of a score, with ``anomalous`` (B,) where there is a threshold."""
     if request.threshold is None:
         return score_map, score
-    return score_map, score, torch.logical_not(score <= request.threshold)
+    anomalous = torch.logical_not(score <= request.threshold)
+    if request.scene is not None:
+        pixels = score_map.flatten(1)
+        anomalous = anomalous | ((pixels > request.scene).sum(1) > pixels.shape[1] // 2)  # as its median lies above
+    return score_map, score, anomalous
 
 
 def planned(model: VAE, request: Request) -> Plan | None:

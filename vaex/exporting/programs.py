@@ -115,6 +115,7 @@ def described(request: Request) -> dict[str, str]:
         told["units"] = "units of the target: nats of kl, total_kl and neg_elbo, else of the code; >= 0 when rectified"
     if request.what == "score":
         told |= {"score": score_named(request.score).known_as, "threshold": str(request.threshold)}
+        told |= {} if request.scene is None else {"scene_threshold": str(request.scene)}
     return told
 
 
