@@ -124,6 +124,7 @@ def score_normal(
     held_out: Iterable[Tensor] | HeldOut,
     calibration: Mapping[str, Any] | None = None,
     layer: Any = None,
+    image_of: Tensor | None = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """Return what thresholds of ``scores`` are read from: scores and maps of normal images that were not trained on.
@@ -138,13 +139,17 @@ def score_normal(
         normal_options: by name of the score, its options
 
     Nothing is kept of a score that the model cannot give, or whose numbers are not finite.
+
+    Where ``held_out`` are tiles, ``image_of`` (N,) says which image each is of. All are scored, and N above is the
+    number of images: their score, and the value for each share of pixels, is the highest of their tiles, as an image is
+    called anomalous by one of them.
     """
     given = with_bases([score_named(score) for score in scores])
     reads = {name for score in given.values() for name in score.reads}
     seen = held_out if isinstance(held_out, HeldOut) else HeldOut(model, held_out, layer, **options)
     batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with calibrated_with(original(model), calibration_of(model) if calibration is None else calibration):
-        for evidence in seen.every("maps" in reads, MOST_SCORED):
+        for evidence in seen.every("maps" in reads, MOST_SCORED if image_of is None else len(image_of)):
             given = {name: score for name, score in given.items() if not score.missing(evidence)}
             with undisturbed(original(model), evidence.images):
                 for name, score in given.items():
@@ -157,6 +162,13 @@ def score_normal(
             continue
         numbers, quantiles = (torch.cat(part) for part in zip(*batches[name], strict=True))
         if bool(numbers.isfinite().all() and quantiles.isfinite().all()):
+            if image_of is not None:
+                numbers, quantiles = highest_of(numbers, image_of), highest_of(quantiles, image_of)
             for key, state in normal_state(score, numbers, quantiles).items():
                 kept.setdefault(key, {}).update(state)
     return kept
+
+
+def highest_of(values: Tensor, image_of: Tensor) -> Tensor:
+    """Return the highest ``values`` (N, ...) of the tiles of each image; ``image_of`` (N,) says of which each is."""
+    return torch.stack([values[image_of == image].amax(0) for image in image_of.unique()])

@@ -147,7 +147,7 @@ def test_further_methods_are_drawn_of_the_gallery_alone(tmp_path: Path) -> None:
     low, high = about["ranges"]["latent:2@1"]
     exact = 3 * found["images"][about["gallery"], 0].numpy()
     assert np.abs(low + found["latent:2@1"] / 255 * (high - low) - exact).max() <= high / 510 + 1e-6
-    assert about["normal"] == {"scores": [0.5], "pixels": [0.75], "reason": ""}
+    assert about["normal"] == {"scores": [0.5], "pixels": [0.75], "reason": "", "tiles": False}
 
 
 def test_maps_of_no_single_latent_are_not_called_by_one(tmp_path: Path) -> None:

@@ -26,11 +26,15 @@ Draw = Callable[[Any, Tensor, Any], Tensor]
 
 
 class Normal(NamedTuple):
-    """Scores (N,) of held-out normal images and the highest value (N,) of their maps; else why there are none."""
+    """Scores (N,) of held-out normal images and the highest value (N,) of their maps; else why there are none.
+
+    ``tiles``: both are the highest of the tiles of an image.
+    """
 
     scores: list[float]
     pixels: list[float]
     reason: str = ""
+    tiles: bool = False
 
 
 def method_title(method: Any) -> str:
@@ -97,4 +101,5 @@ def normal_of(vae: nn.Module, score: Score, layer: Any, options: Mapping[str, An
         found = normal_scores_of(calibration_of(vae), score, layer, options)
     except VaexError as error:
         return Normal([], [], str(error))
-    return Normal(found.scores.double().tolist(), found.pixels[:, 0].double().tolist())
+    tiles = calibration_of(vae).get("tiles") is not None
+    return Normal(found.scores.double().tolist(), found.pixels[:, 0].double().tolist(), tiles=tiles)

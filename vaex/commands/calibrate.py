@@ -84,20 +84,23 @@ def fitted(
     batches = Shown(NormalImages(data, most_images(config), batch_size), device)
     options = attention_of(config)
     calibration = fit_calibration(model.to(device), batches, **options)
+    held_out_images = NormalImages(data, MOST_SCORED, batch_size, split="val", entire=True)
     if hasattr(data, "white"):
         calibration["white"] = data.white
+    if held_out_images.image_of is not None:
+        calibration["tiles"] = {"tile": data.tile, "overlap": data.overlap}
     held = held or {}
-    if "white" in held and held["white"] != calibration.get("white"):
+    before = {"white": calibration.get("white"), "tiles": None} | {k: held[k] for k in ("white", "tiles") if k in held}
+    if any(value != calibration.get(key) for key, value in before.items()):
         held = {}  # of images that were read otherwise
     main, beside = scores_of(config)
     for images in NormalImages(data, 1, 1):
         check_stated(model, main, images.to(device), calibration, **options)
     scores = [main, *beside]
     scores += scored_again(held, scores)
-    others = Shown(NormalImages(data, MOST_SCORED, batch_size, split="val"), device)  # scores stand on others
-    held_out = HeldOut(model, others, **options)
+    held_out = HeldOut(model, Shown(held_out_images, device), **options)  # scores stand on others
     calibration["detectors"] = fit_detectors(model, scores, batches, held_out, calibration, **options)
-    calibration |= score_normal(model, scores, held_out, calibration)
+    calibration |= score_normal(model, scores, held_out, calibration, image_of=held_out_images.image_of)
     score = OmegaConf.to_container(config.score, resolve=True)
     return {**merged_into(held, calibration, scores), "score": score}
 
@@ -151,8 +154,11 @@ def calibrate_checkpoint(config: DictConfig) -> None:
     calibration = fitted(config, model, data, config.batch_size, device, model.calibration)
     said = thresholds_in_words(config, calibration, NormalImages(data, MOST_SCORED, 1, split="val"))
     file = store_calibration(config.ckpt, calibration, config.out)
-    print(f"{calibration['count']} normal images; their codes and maps are kept in {file}.")
+    what = "tiles of normal images" if "tiles" in calibration else "normal images"
+    print(f"{calibration['count']} {what}; their codes and maps are kept in {file}.")
     print(*said, sep="\n")
+    if "tiles" in calibration:
+        print("The thresholds are those of whole images: of the highest of their tiles.")
 
 
 def thresholds_in_words(config: DictConfig, calibration: Mapping[str, Any], held_out: NormalImages) -> list[str]:

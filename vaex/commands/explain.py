@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.launch import checkpoint_choices, quoted, under_hydra, value_of
+from vaex.commands.same_reading import cut_once
 from vaex.commands.sources import (
     at_least_one,
     image_sources,
@@ -52,6 +53,7 @@ def explain_images(config: DictConfig) -> None:
     Those that cannot be read are named at the end and skipped.
     """
     options = checked_options(config)  # before anything slow
+    cut = cut_once(config)
     from rich.console import Console
 
     from vaex.attention.groups import KindsKL
@@ -89,7 +91,7 @@ def explain_images(config: DictConfig) -> None:
     else:
         sources = test_sources(config.data, list_option(config.test_images, "test_images"))
     others = None if own == options else own
-    for sentence in [*inspection.sentences(), *([] if others is None else [OWN_MAPS])]:
+    for sentence in [*cut, *inspection.sentences(), *([] if others is None else [OWN_MAPS])]:
         print(sentence)
     scorer = Scorer(model, device, score, options, shape, config.tile, config.overlap, config.batch_size, others)
     for sentence in [*told, *earlier_results(out, sources, resumed)]:

@@ -109,12 +109,14 @@ def thresholds_of(
         normal = normal_scores_of(calibration, score_named(score), layer, maps)
     except VaexError as error:
         return Decides(told=f"no threshold, and so no output `anomalous`: {error}")
-    found, scene = threshold_at(normal.scores, rate), scene_limit(normal)
+    tiled = calibration.get("tiles") is not None
+    found, scene = threshold_at(normal.scores, rate), None if tiled else scene_limit(normal)
     few = "" if found.enough else f", too few for this rate, which takes {found.images_needed}"
+    tiles = " An image is anomalous when one of its tiles is." if tiled else ""
     whole = "" if scene is None else f" So is an image of whose map more than half lies above {scene:.4g}."
     return Decides(
         found.value,
         scene,
         f"threshold {found.value:.4g} for false_alarm_rate={rate:g} by {found.images} held-out normal images{few}; the "
-        f"true rate lies between {found.rate_low:.3g} and {found.rate_high:.3g} (95 % confidence).{whole}",
+        f"true rate lies between {found.rate_low:.3g} and {found.rate_high:.3g} (95 % confidence).{tiles}{whole}",
     )

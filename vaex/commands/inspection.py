@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vaex.commands.sources import white_of
+from vaex.commands.same_reading import check_tiles, check_white, tiles_now
 from vaex.errors import VaexError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Inspection:
     roi: Any = None  # a box, the file of a mask, or None
     min_area: float = 0
     tiled: bool = False
+    by_image: bool = False  # the threshold is one of whole images that were scored in tiles
     pixel_rate: float = 0
     scene: float | None = None  # median of the map above which an image is like no normal one; None: not looked at
     reason: str = ""
@@ -98,6 +99,11 @@ class Inspection:
         """Whether there is anything to decide or to mark."""
         return self.threshold is not None or self.pixel_threshold is not None
 
+    @property
+    def comparable(self) -> bool:
+        """Whether images are scored as the normal ones of calibration were."""
+        return self.roi is None and self.tiled == self.by_image
+
     def head(self) -> dict[str, Any]:
         """Return what stands above the images in regions.json."""
 
@@ -125,7 +131,7 @@ class Inspection:
         if self.threshold is None:
             return [f"No decision between ok and anomalous: {self.reason}"]
         said = threshold_sentences(self.score.known_as, self.threshold, self.limit)
-        if self.limit is None and self.normal is not None and not (self.tiled or self.roi):
+        if self.limit is None and self.normal is not None and self.comparable:
             low_rate, high_rate = rate_above(self.normal.scores, self.threshold)
             said.append(
                 f"By {len(self.normal.scores)} held-out normal images {low_rate:.3g} to {high_rate:.3g} of normal "
@@ -137,7 +143,10 @@ class Inspection:
                 f"Anomalous is, too, an image that as a whole is like none of these {count}: half of its map above "
                 f"{self.scene:.4g}. Of normal images that is 1 in {count + 1} at most."
             )
-        if self.limit is not None and self.tiled:
+        if self.limit is not None and self.by_image:
+            what = "a single tile lies above less often" if not self.tiled else "it holds for images of as many tiles"
+            said.append(f"The threshold is one of whole images, of the highest of their tiles; {what}.")
+        elif self.limit is not None and self.tiled:
             said.append("The rate is that of one tile scored like a whole image: an image of many tiles has a higher.")
         if self.limit is not None and self.roi is not None:
             lower = "the rate can only be lower" if self.score.pool == "max" else "the rate is unknown"
@@ -159,7 +168,7 @@ class Inspection:
                 f"{anomalous} of {len(scores)} images are anomalous: look at some; if they are good, light, camera "
                 "or product have changed since calibration, so run `vaex calibrate` on images of today."
             )
-        if self.threshold is None or self.normal is None or self.tiled or self.roi is not None:
+        if self.threshold is None or self.normal is None or not self.comparable:
             return said
         drift = drift_of(scores, self.normal.scores, self.threshold)
         if drift is not None and drift.told:
@@ -191,21 +200,6 @@ def threshold_sentences(score: str, threshold: float, limit: Threshold | None) -
     return said
 
 
-def check_white(data: Any, calibration: Mapping[str, Any], score: Score) -> None:
-    """Refuse thresholds of normal images that were read with another ``data.white`` than by the config ``data``.
-
-    Raises:
-        VaexError: then; a calibration by images that have none, such as drawn ones, is of any.
-    """
-    if "white" not in calibration or (now := white_of(data)) == calibration["white"]:
-        return
-    before, after = (f"{value:g}" if value is not None else "null" for value in (calibration["white"], now))
-    raise VaexError(
-        f"the normal images were read with data.white={before}, these are with {after}; give the same, run "
-        f"`vaex calibrate ckpt=... score={score.name} data.white={after}`, or give threshold=NUMBER."
-    )
-
-
 def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: Mapping[str, Any]) -> Inspection:
     """Return what decides, out of the config and what calibration left; ``options`` are those of the maps.
 
@@ -226,8 +220,10 @@ def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: M
     maps = dict(options)
     layer = maps.pop("layer", None)
     found = Inspection(score, roi=roi, min_area=config.min_area, tiled=tiled, pixel_rate=config.pixel_rate)
+    found.by_image = calibration.get("tiles") is not None
     try:
         check_white(config.get("data"), calibration, score)
+        check_tiles(tiles_now(config), calibration)
         found.normal = normal_scores_of(calibration, score, layer, maps)
     except VaexError as error:
         found.reason = str(error)
@@ -236,7 +232,7 @@ def inspection_of(config: DictConfig, calibration: Mapping[str, Any], options: M
         if found.threshold is None:
             found.limit = threshold_at(found.normal.scores, config.false_alarm_rate)
             found.threshold = found.limit.value
-            found.scene = None if tiled or roi is not None else scene_limit(found.normal)
+            found.scene = scene_limit(found.normal) if found.comparable and not tiled else None
         if found.pixel_threshold is None and (config.threshold is None or not of_map or score.pool != "max"):
             pixels = pixel_scores(found.normal, config.pixel_rate)
             found.pixel_threshold = threshold_at(pixels, config.false_alarm_rate).value

@@ -19,9 +19,9 @@ def check_inspection(config: DictConfig) -> None:
     Raises:
         VaexError: for one out of range.
     """
+    from vaex.data.tiling import check_tile
     from vaex.scores.regions import check_box
     from vaex.scores.thresholds import PIXEL_RATES, check_rate
-    from vaex.scores.tiling import check_tile
 
     check_rate(config.false_alarm_rate)
     if str(config.pictures).lower() not in PICTURES:

@@ -141,6 +141,8 @@ def threshold_notes(kept: Kept, sliders: Sliders) -> list[Markup]:
             f"That of pixels, {pixel.limit.value:.4g}, is exceeded anywhere in at most {pixel.limit.rate:.3g} of "
             "normal images; it is one of whole maps, and a small peak may stay below in the averaged maps of this page."
         )
+    if (kept.get("normal") or {}).get("tiles"):
+        said.append("Both are those of whole images, of the highest of their tiles; this test counts single tiles.")
     if sliders.reason:
         said.append(f"No calibrated threshold: {sliders.reason}")
     if (image is not None and image.points is not None) or (pixel is not None and pixel.points is not None):

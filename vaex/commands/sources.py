@@ -122,7 +122,7 @@ def white_of(data: Any) -> float | None:
 
 
 def fit_data(config: DictConfig, model: Any) -> None:
-    """Let data that are named anew have the size, channels and white of the model's, where none were typed."""
+    """Let data that are named anew be read and cut as the model's were, where nothing else was typed."""
     from hydra.core.hydra_config import HydraConfig
 
     from vaex.config import CHECKPOINT_CHOICE
@@ -132,6 +132,7 @@ def fit_data(config: DictConfig, model: Any) -> None:
     typed = {override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task}
     (channels, height, width), own = model_shape(model), (model.config.get("run") or {}).get("data")
     known = {"channels": channels, "size": height if height == width else None, "white": white_of(own)}
+    known |= {key: (own or {}).get(key) for key in ("tile", "overlap")}
     for key, value in known.items():
         if value is not None and key in config.data and f"data.{key}" not in typed:
             config.data[key] = value

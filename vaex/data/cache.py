@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,14 @@ def gather_pixels(
     sources: Sequence[Path] = (),
     folder: Path | None = None,
     name: str = "images",
+    counts: Sequence[int] | None = None,
 ) -> Any:
-    """Return ``read(i)`` (C, H, W) uint8 of i < N as ``shape`` (N, C, H, W), kept as `keep_pixels` says."""
-    return keep_pixels(shape, lambda pixels: _fill(pixels, read), sources, folder, name)
+    """Return ``read(i)`` (C, H, W) uint8 of i < N as ``shape`` (N, C, H, W), kept as `keep_pixels` says.
+
+    With ``counts``, which add up to N, ``read(i)`` of i < len(counts) gives so many of them, (counts[i], C, H, W).
+    """
+    rows = range(shape[0] + 1) if counts is None else [0, *accumulate(counts)]
+    return keep_pixels(shape, lambda pixels: _fill(pixels, read, rows), sources, folder, name)
 
 
 def keep_pixels(
@@ -119,13 +125,20 @@ def keep_pixels(
     return MappedPixels(target)
 
 
-def _fill(pixels: NDArray[np.uint8], read: Reader) -> None:
-    """Read in threads, for decoding leaves Python free; the first error stops the rest."""
+def _fill(pixels: NDArray[np.uint8], read: Reader, rows: Sequence[int]) -> None:
+    """Read in threads, for decoding leaves Python free; the first error stops the rest.
+
+    Each puts what it read in its place, ``rows[i]`` to ``rows[i + 1]``, so that nothing waits in memory.
+    """
+
+    def put(item: int) -> None:
+        pixels[rows[item] : rows[item + 1]] = read(item)
+
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for row, image in enumerate(pool.map(read, range(len(pixels)))):
-                pixels[row] = image
+            for _ in pool.map(put, range(len(rows) - 1)):
+                pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

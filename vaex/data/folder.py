@@ -93,6 +93,8 @@ class Folder(RecordedImages):
         drop_last: bool = False,
         seed: int = 0,
         white: float | None = None,
+        tile: int | None = None,
+        overlap: int = 32,
     ) -> None:
         if not 0 <= test_fraction < 1:
             raise VaexError(f"data.test_fraction must be at least 0 and below 1, got {test_fraction!r}.")
@@ -129,6 +131,8 @@ class Folder(RecordedImages):
             drop_last=drop_last,
             seed=seed,
             white=white,
+            tile=tile,
+            overlap=overlap,
         )
 
     def find_records(self) -> Sequence[Record]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vaex.data.masks import marked_pixels, wide
+from vaex.data.masks import marked_pixels, resized_mask, wide
 from vaex.errors import VaexError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
@@ -108,6 +108,15 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
         VaexError: when the file cannot be read as an image; when it holds several pages (of TIFF; smaller copies of one
             do not count), values that are not finite, or with ``white`` None brighter ones than white.
     """
+    planes = _planes(path, shape, white)
+    return planes / np.float32(255) if planes.dtype == np.uint8 else planes.astype(np.float32, copy=False)
+
+
+def _planes(path: Path, shape: tuple[int, int, int], white: float | None) -> NDArray[Any]:
+    """Return an image (C, H, W) in the 8 bits that it has, or as float32 in [0, 1] where it has more.
+
+    Of 8 bits no float is made: large images would take four times the memory, and several are read at once.
+    """
     channels, height, width = shape
     try:
         with Image.open(path, formats=FORMATS) as opened:
@@ -115,14 +124,13 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
             image = ImageOps.exif_transpose(opened)
             if wide(image):
                 white = None if opened.format == "PPM" else white  # it says itself what is white, and Pillow heeds it
-                planes = np.repeat(_wide_grey(image, width, height, white)[None], channels, axis=0)
-            else:
-                flat = _on_black(image).convert("L" if channels == 1 else "RGB")
-                pixels = np.asarray(_resized(flat, (height, width)), dtype=np.float32) / np.float32(255)
-                planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+                grey = np.clip(_wide_grey(image, width, height, white), 0.0, 1.0)
+                return np.repeat(grey[None], channels, axis=0)
+            flat = _on_black(image).convert("L" if channels == 1 else "RGB")
+            pixels = np.array(_resized(flat, (height, width)))
+            return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except Exception as error:  # Pillow raises anything on a damaged file
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
-    return np.clip(planes, 0.0, 1.0)
 
 
 def resized_pixels(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -189,8 +197,8 @@ def read_pixels(path: Path, shape: tuple[int, int, int], white: float | None = N
     Raises:
         VaexError: as `read_image`.
     """
-    pixels: NDArray[np.uint8] = np.rint(read_image(path, shape, white) * np.float32(255)).astype(np.uint8)
-    return pixels
+    planes = _planes(path, shape, white)
+    return planes if planes.dtype == np.uint8 else np.rint(planes * np.float32(255)).astype(np.uint8)
 
 
 def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> Mask:
@@ -203,7 +211,6 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
     Raises:
         VaexError: when a file cannot be read, or has other proportions than ``image``.
     """
-    height, width = size
     try:
         with Image.open(path, formats=FORMATS) as opened:
             _check_pages(opened)
@@ -219,12 +226,7 @@ def read_mask(path: Path, size: tuple[int, int], image: Path | None = None) -> M
             f"The mask {path} is {own[0]}x{own[1]} pixels, but its image {image} is {drawn[0]}x{drawn[1]}; "
             "give a mask of the image's size."
         )
-    if own != (width, height):
-        area = Image.fromarray(marked.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-        share = np.asarray(area, dtype=np.float32)
-        most = float(share.max())
-        marked = share > (0.5 if most > 0.5 else most / 2)
-    return Mask(marked.astype(np.uint8)[None], own != drawn, not marked.any())
+    return Mask(resized_mask(marked[None], size), own != drawn, not marked.any())
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -39,6 +41,19 @@ def marked_pixels(image: Image.Image, flat: Image.Image, lossy: bool = False) ->
     if lossy or (bright.any() and _soft(values, dim)):
         return bright
     return bright | dim
+
+
+def resized_mask(marked: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a mask (1, H, W) of 0 and 1 at ``size`` (h, w), by area.
+
+    A pixel of the result is 1 when more than half of it is marked; where nothing would be left, those most covered.
+    """
+    if marked.shape[1:] != size:
+        area = Image.fromarray(marked[0].astype(np.float32)).resize(size[::-1], Image.Resampling.BOX)
+        share = np.asarray(area, dtype=np.float32)
+        most = float(share.max())
+        marked = share[None] > (0.5 if most > 0.5 else most / 2)
+    return marked.astype(np.uint8)
 
 
 def wide(image: Image.Image) -> bool:

@@ -99,6 +99,8 @@ class MVTec(RecordedImages):
         drop_last: bool = False,
         seed: int = 0,
         white: float | None = None,
+        tile: int | None = None,
+        overlap: int = 32,
     ) -> None:
         if not category or Path(category).name != category:
             raise VaexError(f"data.category must be the name of one folder, got {category!r}.")
@@ -124,6 +126,8 @@ class MVTec(RecordedImages):
             drop_last=drop_last,
             seed=seed,
             white=white,
+            tile=tile,
+            overlap=overlap,
         )
 
     def prepare_data(self) -> None:

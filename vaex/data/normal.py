@@ -23,12 +23,20 @@ class NormalImages:
     random stream, and the pass can be repeated. The length counts batches, at most. Where copies have pasted defects
     ``whole`` is the data set with them, ``dataset`` that without.
 
+    Of images in tiles each tile counts as an image. With ``entire`` these are all tiles of at most ``most`` images
+    without an anomalous one, mixed, and ``image_of`` (N,) says which image each is of; it is None where none are cut.
+
     Raises:
         VaexError: when the data module has no training images, or its batches hold none.
     """
 
     def __init__(
-        self, data: pl.LightningDataModule, most: int | None = None, batch_size: int = 64, split: str = "train"
+        self,
+        data: pl.LightningDataModule,
+        most: int | None = None,
+        batch_size: int = 64,
+        split: str = "train",
+        entire: bool = False,
     ) -> None:
         dataset: Any = getattr(data, f"{split}_set", None)
         if dataset is None:
@@ -39,15 +47,20 @@ class NormalImages:
         self.name, self.most, self.batch_size = type(data).__name__, most, batch_size
         self.workers = getattr(data, "num_workers", 0)
 
+        self.image_of: Tensor | None = None
+        self._order = list(range(len(self.dataset)))
+        images = getattr(self.dataset, "image_of", None) if entire else None
+        if images is not None:
+            self._order, self.image_of = _entire(torch.from_numpy(images), self.dataset.labels, most)
+            self.most = None
+        elif most is not None and most < len(self._order):
+            self._order = _mixed(len(self._order))  # a sample: the first ones could be all of one kind
+
     def __len__(self) -> int:
-        count = len(self.dataset) if self.most is None else min(self.most, len(self.dataset))
-        return math.ceil(count / self.batch_size)
+        return math.ceil(min(len(self._order), self.most or len(self._order)) / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = list(range(len(self.dataset)))
-        if self.most is not None and self.most < len(order):
-            # A sample: the first ones could be all of one kind
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
+        order = self._order
         starts = range(0, len(order), self.batch_size)
         collate: Any = is_batch if hasattr(self.dataset, "__getitems__") else default_collate
         loader: DataLoader[Any] = DataLoader(
@@ -68,3 +81,23 @@ class NormalImages:
                 yield images
             if left <= 0:
                 return
+
+
+def _mixed(count: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    return order
+
+
+def _entire(images: Tensor, labels: Tensor, most: int | None) -> tuple[list[int], Tensor]:
+    """Return the positions of all tiles of normal images, and which image each is of; ``images`` (N,) says it of all.
+
+    They are mixed: choices are made by the first ones, which would be of one image.
+    """
+    spoilt = images[labels != 0]
+    normal = images.unique()
+    normal = normal[~torch.isin(normal, spoilt)]
+    if most is not None and most < len(normal):
+        normal = normal[_mixed(len(normal))[:most]]
+    order = torch.tensor(_mixed(len(images)), dtype=torch.long)
+    order = order[torch.isin(images[order], normal)]
+    return order.tolist(), images[order]

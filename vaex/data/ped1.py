@@ -72,6 +72,8 @@ class Ped1(RecordedImages):
         drop_last: bool = False,
         seed: int = 0,
         white: float | None = None,
+        tile: int | None = None,
+        overlap: int = 32,
     ) -> None:
         if test_clips not in CLIPS:
             raise unknown("data.test_clips", test_clips, CLIPS)
@@ -94,6 +96,8 @@ class Ped1(RecordedImages):
             drop_last=drop_last,
             seed=seed,
             white=white,
+            tile=tile,
+            overlap=overlap,
         )
 
     def find_records(self) -> Sequence[Record]:

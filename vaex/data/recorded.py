@@ -8,19 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vaex.checked import call_checked
-from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, content_digests, gather_pixels
-from vaex.data.images import Mask, checked_white, read_mask, read_pixels
+from vaex.data.cache import CACHE_FOLDER, PLACES, content_digest, content_digests
+from vaex.data.gallery import check_tiled, make_gallery
+from vaex.data.images import checked_white
 from vaex.data.module import ImageDataModule
 from vaex.data.records import Gallery, PastedSet, Record, RecordSet, checked_recipe, group_names, hold_out, with_pasted
 from vaex.data.remembered import by_content
+from vaex.data.tiling import check_tile
 from vaex.data.transforms import Augmentation
 from vaex.errors import VaexError, unknown
-
-_READING = 2  # version of the pixels and masks that the same file gives, part of the names of cached ones
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +44,10 @@ class RecordedImages(ImageDataModule):
         augmentation: options of `vaex.data.transforms.Augmentation`, or None.
         white: value that is white in grey files wider than 8 bits, such as 4095 for 12 bits; None: 65535, or 1 in files
             of floating-point numbers.
+        tile: side in pixels of the tiles that images are cut into, after they are split; each is then an image of
+            ``size``, cut and stretched as `vaex explain tile=` does, and anomalous where its mask marks something.
+            None: images are whole.
+        overlap: pixels that tiles share, at most half a tile.
 
     Raises:
         VaexError: when an argument is out of range, and what reading the files raises.
@@ -75,6 +76,8 @@ class RecordedImages(ImageDataModule):
         drop_last: bool,
         seed: int,
         white: float | None,
+        tile: int | None = None,
+        overlap: int = 32,
     ) -> None:
         if type(size) is not int or not 8 <= size <= 4096:
             raise VaexError(f"data.size must be a whole number of pixels from 8 to 4096, got {size!r}.")
@@ -89,6 +92,9 @@ class RecordedImages(ImageDataModule):
         self.root, self.val_fraction, self.synthetic, self.cache = expanded(root), val_fraction, synthetic, cache
         self.cache_dir = expanded(cache_dir) if cache_dir else self.root / CACHE_FOLDER
         self.white = checked_white(white)
+        if tile is not None:
+            check_tile(tile, overlap, "data.")
+        self.tile, self.overlap = tile, overlap
         self.augmentation = call_checked("augmentation", Augmentation, augmentation or {})
         self.augmentation.check_channels(channels)
         self._records: tuple[Record, ...] | None = None
@@ -100,7 +106,7 @@ class RecordedImages(ImageDataModule):
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """Every image, with its final split."""
+        """Every image, with its final split; it is the same for all of its tiles."""
         if self._records is None:
             records = list(self.find_records())
             normal = [row for row, record in enumerate(records) if record.split == "train"]
@@ -112,6 +118,8 @@ class RecordedImages(ImageDataModule):
                     records[row] = records[row]._replace(split="val")
             elif not normal:
                 raise VaexError(f"{self.root} has no normal image to train on; give at least one the split train.")
+            if self.tile is not None:
+                check_tiled(records)
             self._records = tuple(records)
         return self._records
 
@@ -165,44 +173,8 @@ class RecordedImages(ImageDataModule):
         return RecordSet(gallery, rows, self.augmentation, always=split != "train", seed=self.seed)
 
     def _gallery(self) -> Gallery:
-        records, (channels, height, width) = self.records, self.shape
-        masks = [(record, record.mask) for record in records if record.mask is not None]
-        told: list[tuple[Record, Mask]] = []
-
-        def image(row: int) -> NDArray[np.uint8]:
-            return read_pixels(records[row].path, (channels, height, width), self.white)
-
-        def mask(row: int) -> NDArray[np.uint8]:
-            record, file = masks[row]
-            found = read_mask(file, (height, width), record.path)
-            told.append((record, found))
-            return found.pixels
-
         folder = self.cache_dir if self.cache == "disk" else None
-        sources = [record.path for record in records]
-        name = f"images{_READING}" if self.white is None else f"images{_READING}_white{self.white:g}"
-        images = gather_pixels((len(records), channels, height, width), image, sources, folder, name)
-        sources = [path for record, file in masks for path in (file, record.path)]
-        marked = gather_pixels((len(masks), 1, height, width), mask, sources, folder, f"masks{_READING}")
-        for row, (record, file) in enumerate(masks):  # those of the cache too: a label may have changed
-            if not record.label and marked[row].any():
-                raise VaexError(
-                    f"{record.listed}: {record.path} has the label 0 (normal), but its mask {file} marks a defect; "
-                    "correct the label, or leave the mask out."
-                )
-        _tell(told)
-        return Gallery(records, images, marked, self.group_names)
-
-
-def _tell(masks: list[tuple[Record, Mask]]) -> None:
-    """Warn once about each thing that was put right."""
-    for what, files in (
-        ("has another size than its image and was resized", [r.mask for r, mask in masks if mask.resized]),
-        ("is empty although its image is labelled anomalous", [r.mask for r, m in masks if m.empty and r.label]),
-    ):
-        if files:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            _log.warning("The mask %s%s %s.", files[0], more, what)
+        return make_gallery(self.records, self.shape, self.white, folder, self.tile, self.overlap)
 
 
 def expanded(path: str | Path) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaex.checked import call_checked
 from vaex.data.anomalies import Recipe, paste_defects
+from vaex.data.tiling import Tile
 from vaex.errors import VaexError
 from vaex.types import Batch
 
@@ -40,6 +41,7 @@ class Record(NamedTuple):
     group: str  # kind of defect; GOOD where label is 0
     mask: Path | None = None  # file that shows where the defect is; of a normal image one that may mark nothing
     listed: str = ""  # table and line, where a normal image has a mask
+    tile: Tile | None = None  # part of the image that this is; None: all of it
 
 
 class Augment(Protocol):
@@ -52,7 +54,7 @@ class Augment(Protocol):
 
 
 class Gallery(NamedTuple):
-    """All records of a data module and their pixels; the splits share it."""
+    """All records of a data module, one for each tile where images are cut, and their pixels; the splits share it."""
 
     records: tuple[Record, ...]
     images: Any  # (N, C, H, W) uint8, an array or what is indexed like one
@@ -91,6 +93,14 @@ class RecordSet:
     def counts_epochs(self) -> bool:
         """Whether the training sampler shall tell the epoch in the index."""
         return self.augment is not None and not self.always
+
+    @property
+    def image_of(self) -> NDArray[np.int64] | None:
+        """Which image each tile is of, (N,), counted from 0 in this split; None where images are not cut."""
+        if not any(record.tile for record in self.records):
+            return None
+        known: dict[Path, int] = {}
+        return np.array([known.setdefault(record.path, len(known)) for record in self.records], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)

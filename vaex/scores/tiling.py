@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaex.attention.maps import resize_maps
 from vaex.data.images import resized_pixels
+from vaex.data.tiling import Tile, tiles_of
 from vaex.errors import VaexError
 from vaex.scores.evidence import Scored
-
-
-class Tile(NamedTuple):
-    """A part of an image: rows ``top`` <= y < ``bottom``, columns ``left`` <= x < ``right``."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    if length <= tile:
-        return [0]
-    regular = list(range(0, length - tile, tile - overlap))
-    return [*regular, length - tile]  # the last tile ends with the image, so its overlap may be larger
-
-
-def tiles_of(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
-    """Return tiles of ``tile`` x ``tile`` pixels that cover an image and share at least ``overlap`` of them.
-
-    An image smaller than a tile is one tile in that direction.
-
-    Raises:
-        VaexError: for a tile or overlap out of range.
-    """
-    check_tile(tile, overlap)
-    return [
-        Tile(top, min(top + tile, height), left, min(left + tile, width))
-        for top in _starts(height, tile, overlap)
-        for left in _starts(width, tile, overlap)
-    ]
-
-
-def check_tile(tile: int, overlap: int) -> None:
-    """Check the side of a tile and its overlap, both in pixels.
-
-    Raises:
-        VaexError: when they are no whole numbers with 0 <= overlap <= tile / 2.
-    """
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (tile, overlap))
-    if not whole or tile < 1 or not 0 <= overlap <= tile // 2:
-        raise VaexError(f"tile and overlap are whole pixels with 0 <= overlap <= tile / 2, got {tile} and {overlap}.")
 
 
 def score_tiles(
