@@ -39,6 +39,22 @@ def test_scores_of_all_batches(model: VAE, score: str, sizes: tuple[int, ...]) -
     torch.testing.assert_close(found.pixels[:, 0], expected.score_map.flatten(1).amax(1), rtol=1e-4, atol=1e-6)
 
 
+def test_of_tiles_the_highest_of_each_image_is_kept(model: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "MOST_SCORED", 2)  # of images, not of tiles
+    whose = torch.tensor([4, 1, 4, 1, 1, 9, 4])
+    state = score_normal(model, ["reconstruction"], images(7).split(3), {}, image_of=whose)
+    found = normal_scores_of(state, score_named("reconstruction"))
+    alone = normal_scores_of(
+        score_normal(model, ["reconstruction"], images(7).split(3), {}, image_of=torch.arange(7)),
+        score_named("reconstruction"),
+    )
+    groups = ([1, 3, 4], [0, 2, 6], [5])
+    assert found.scores.tolist() == [max(float(alone.scores[row]) for row in rows) for rows in groups]
+    for share in range(len(PIXEL_RATES)):
+        highest = [max(float(alone.pixels[row, share]) for row in rows) for rows in groups]
+        assert found.pixels[:, share].tolist() == highest
+
+
 def test_no_more_than_so_many(model: VAE, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "MOST_SCORED", 5)
     state = score_normal(model, ["reconstruction"], iter(images(9).split(3)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaex.errors import VaexError
+from vaex.data.tiling import tiles_of
 from vaex.scores.evidence import Scored
-from vaex.scores.tiling import score_tiles, tiles_of
+from vaex.scores.tiling import score_tiles
 
 
 def pointwise(images: Tensor) -> Scored:
@@ -89,19 +88,6 @@ def test_an_image_smaller_than_a_tile() -> None:
     assert bool(found.score_map.isfinite().all())
 
 
-@pytest.mark.parametrize(("height", "width", "tile", "overlap"), [(40, 56, 16, 4), (41, 33, 16, 8), (5, 40, 16, 0)])
-def test_tiles_cover_the_image_and_overlap(height: int, width: int, tile: int, overlap: int) -> None:
-    found = tiles_of(height, width, tile, overlap)
-    covered = torch.zeros(height, width)
-    for one in found:
-        assert (one.bottom - one.top, one.right - one.left) == (min(tile, height), min(tile, width))
-        covered[one.top : one.bottom, one.left : one.right] += 1
-    assert covered.min() >= 1
-    for axis in ((one.left, one.right) for one in found), ((one.top, one.bottom) for one in found):
-        spans = sorted(set(axis))
-        assert all(end - start >= overlap for (_, end), (start, _) in pairwise(spans))
-
-
 def test_what_one_of_two_tiles_finds_is_not_averaged_away() -> None:
     """The second tile calls the columns that it shares with the first normal; the map keeps what the first found."""
     seen: list[int] = []
@@ -123,9 +109,3 @@ def test_a_tile_that_is_no_number_makes_the_score_none() -> None:
     image[0, 3, 3] = torch.nan
     found = score_tiles(image, (16, 16), pointwise, 16, 0)
     assert bool(found.score.isnan().all())
-
-
-@pytest.mark.parametrize(("tile", "overlap"), [(0, 0), (16, 9), (16, -1), (16.0, 2), (True, 0)])
-def test_tiles_out_of_range(tile: int, overlap: int) -> None:
-    with pytest.raises(VaexError, match="tile and overlap are whole pixels"):
-        tiles_of(40, 40, tile, overlap)
