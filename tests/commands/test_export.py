@@ -57,8 +57,11 @@ def test_the_threshold_of_the_calibration_is_the_default() -> None:
     calibration = {**state, "attention": options}
     assert thresholds_of(None, 0.05, calibration, score, options).threshold == 95  # of 100 images, 5 may lie above
     found = thresholds_of(None, 0.001, calibration, score, options)
-    assert found.threshold == 99
+    assert (found.threshold, found.scene) == (99, 0)
     assert "too few for this rate, which takes 999" in found.told
+    tiled = thresholds_of(None, 0.05, {**calibration, "tiles": {"tile": 32, "overlap": 8}}, score, options)
+    assert (tiled.threshold, tiled.scene) == (95, None)  # a tile is no scene
+    assert "An image is anomalous when one of its tiles is." in tiled.told
     assert thresholds_of(4.0, 0.05, calibration, score, options) == Decides(4.0)
     for other in ({}, {"layer": "conv3"}):
         found = thresholds_of(None, 0.05, calibration if other else {}, score, other)

@@ -146,7 +146,7 @@ def test_scores_of_whole_images_are_compared_with_those_of_whole_images() -> Non
     pixels = scores[:, None] * torch.linspace(1, 0.1, len(PIXEL_RATES))
     given: dict[str, Any] = {"score": SCORE, "false_alarm_rate": 0.05, "pixel_rate": 0, "threshold": None}
     given |= {"pixel_threshold": None, "roi": None, "min_area": 0, "pictures": False, "overlap": 8}
-    kept = normal_state(score_named(SCORE), scores, pixels)  # type: ignore[arg-type]
+    kept = normal_state(score_named(SCORE), scores, pixels)
     tiled = {**kept, "tiles": {"tile": 32, "overlap": 8}}
     for state, tile, comparable in ((kept, None, True), (kept, 32, False), (tiled, 32, True)):
         found = inspection_of(OmegaConf.create({**given, "tile": tile}), state, {})

@@ -49,6 +49,17 @@ def ready(clips: Path, **options: Any) -> Ped1:
     return data
 
 
+def test_frames_in_tiles(clips: Path) -> None:
+    """Normal frames have masks, too."""
+    data = ready(clips, tile=12, overlap=0)
+    batch = data.test_set.__getitems__(list(range(len(data.test_set))))
+    shows, nothing = [1, 0, 1, 0], [0, 0, 0, 0]
+    assert batch["label"].tolist() == [*shows, *nothing, *nothing, *shows, *shows]
+    assert batch["mask"].flatten(1).any(1).long().tolist() == batch["label"].tolist()
+    with pytest.raises(VaexError, match=r"Test001/002\.tif is anomalous and has no mask"):
+        ready(clips, tile=12, overlap=0, test_clips="all")
+
+
 def test_annotated_clips_are_tested_by_pixel(clips: Path) -> None:
     data = ready(clips)
     assert data.shape == (1, 16, 16)

@@ -34,7 +34,7 @@ def cut_once(config: DictConfig) -> list[str]:
     own = config.data.get("tile")
     if own is not None and config.test_images is not None:
         config.tile = None
-    if own is None or config.tile != own:
+    if own is None or (config.tile, config.overlap) != (own, config.data.get("overlap")):
         return []
     return [
         f"Images are scored in tiles of {config.tile} pixels that share {config.overlap}, as the model saw them in "

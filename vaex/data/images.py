@@ -109,7 +109,8 @@ def read_image(path: Path, shape: tuple[int, int, int], white: float | None = No
             do not count), values that are not finite, or with ``white`` None brighter ones than white.
     """
     planes = _planes(path, shape, white)
-    return planes / np.float32(255) if planes.dtype == np.uint8 else planes.astype(np.float32, copy=False)
+    pixels: NDArray[np.float32] = planes.astype(np.float32, copy=False)
+    return pixels / np.float32(255) if planes.dtype == np.uint8 else pixels
 
 
 def _planes(path: Path, shape: tuple[int, int, int], white: float | None) -> NDArray[Any]:

@@ -174,7 +174,8 @@ class RecordedImages(ImageDataModule):
 
     def _gallery(self) -> Gallery:
         folder = self.cache_dir if self.cache == "disk" else None
-        return make_gallery(self.records, self.shape, self.white, folder, self.tile, self.overlap)
+        channels, height, width = self.shape
+        return make_gallery(self.records, (channels, height, width), self.white, folder, self.tile, self.overlap)
 
 
 def expanded(path: str | Path) -> Path:
