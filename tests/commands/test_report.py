@@ -271,10 +271,14 @@ def test_the_calibrated_threshold_is_marked_and_begins(folder: Path) -> None:
     assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == 5
     assert "Anomalous is an image whose own score is above 19." in text
     assert "Called wrongly at the calibrated threshold" in text
+    told = "of whole images, of the highest of their tiles; this test counts single tiles"
+    assert told not in text
     failures = [item["failure"]["why"] for item in page.data()["gallery"]["items"] if item["failure"]]
     assert sum(why.startswith("false alarm") for why in failures) == 1
     higher = Page(write_report(folder, rate=0.5).read_text()).data()["image"]
     assert higher["thresholds"][higher["calibrated"]] == np.nextafter(10.0, np.inf)  # k = 21 - 10 = 11th lowest
+    keep_test(folder, NORMAL._replace(tiles=True))
+    assert told in write_report(folder).read_text()
 
 
 def test_without_calibration_the_page_says_why(folder: Path) -> None:
