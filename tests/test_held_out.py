@@ -66,6 +66,17 @@ def test_nothing_is_kept_of_what_the_model_cannot_give(model: VAE, score: str) -
     assert score_normal(model, [score], images(4).split(2), {}) == {}
 
 
+@pytest.mark.parametrize("kept", [2, 3, 4])
+def test_an_iterator_is_scored_to_its_end(model: VAE, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "MOST_KEPT", kept)
+    found, expected = (
+        score_normal(model, ["reconstruction"], batches, {})["normal_scores"]["reconstruction"]
+        for batches in (iter(images(10).split(3)), images(10).split(3))
+    )
+    assert len(found) == 10
+    assert torch.equal(found, expected)
+
+
 def test_nothing_is_kept_of_no_images_or_no_numbers(model: VAE) -> None:
     assert score_normal(model, ["reconstruction"], []) == {}
     with torch.no_grad():

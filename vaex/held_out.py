@@ -26,8 +26,8 @@ class HeldOut:
     """Normal images that ``model`` was not trained on, batches (B, C, H, W) of them, and what was seen of the first.
 
     Of `MOST_KEPT` images the evidence is computed once, when it is first asked for, whoever asks; of the others each
-    time. So ``batches`` must be one that can be repeated where it holds more. ``layer`` and ``options`` are those of
-    `vaex.attention.latent_attention`.
+    time. So ``batches`` must be one that can be repeated where it holds more and is asked for twice. ``layer`` and
+    ``options`` are those of `vaex.attention.latent_attention`.
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Tensor], layer: Any = None, **options: Any) -> None:
@@ -48,7 +48,7 @@ class HeldOut:
 
     def every(self, maps: bool, most: int) -> Iterator[Evidence]:
         """Yield what is seen of at most ``most`` images; maps of the first are kept where they are already."""
-        kept = self._first(False)
+        kept = [] if self._kept is None else self._first(False)  # not yet asked for: one pass, by an iterator too
         for part in kept:
             few = min(most, len(part.images))
             if few < 1:
