@@ -116,6 +116,14 @@ def test_images_of_the_test_set_are_tiles_already(
     assert "Images are scored in tiles" not in told
 
 
+def test_tiles_of_the_test_set_are_not_cut_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", f"ckpt={trained / 'run'}", f"out={tmp_path}", "test_images=[0]", "tile=16"]) == 1
+    assert "test_images= are tiles of 32 pixels already (data.tile), which tile=16" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_calibrate_takes_tiles_and_says_so(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = calibration(trained / "run")
     out = tmp_path / "again.ckpt"

@@ -30,9 +30,18 @@ def check_white(data: Any, calibration: Mapping[str, Any], score: Score) -> None
 
 
 def cut_once(config: DictConfig) -> list[str]:
-    """Let ``tile`` be off for images of a test set that are tiles already, and say where it is that of the data."""
+    """Let ``tile`` be off for images of a test set that are tiles already, and say where it is that of the data.
+
+    Raises:
+        VaexError: when these are to be cut otherwise.
+    """
     own = config.data.get("tile")
     if own is not None and config.test_images is not None:
+        if config.tile not in (None, own):
+            raise VaexError(
+                f"test_images= are tiles of {own} pixels already (data.tile), which tile={config.tile} would cut "
+                "again; leave tile out, or name files with images=."
+            )
         config.tile = None
     if own is None or (config.tile, config.overlap) != (own, config.data.get("overlap")):
         return []
