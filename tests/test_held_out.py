@@ -176,6 +176,16 @@ def test_scores_are_asked_again_after_they_were_fitted_anew(model: VAE) -> None:
     assert score_named("reconstruction")(next(iter(seen.every(maps=False, most=9)))) is not first
 
 
+def test_what_is_scored_for_thresholds_is_not_kept(model: VAE) -> None:
+    seen = HeldOut(model, [images(3)])
+    (part,) = seen.first(maps=False)
+    first = score_named("reconstruction")(part)
+    assert set(score_normal(model, ["reconstruction", "kl"], seen)["normal_scores"]) == {"reconstruction", "kl"}
+    (part,) = seen.first(maps=False)
+    assert part.known is not None
+    assert [id(said) for said in part.known.values()] == [id(first)]
+
+
 @pytest.mark.parametrize("most", [0, 1, 4, 6, 7, 8, 20])
 @pytest.mark.parametrize("kept", [2, 4, 64])
 def test_every_image_once_up_to_a_number(model: VAE, most: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:

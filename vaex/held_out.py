@@ -47,7 +47,10 @@ class HeldOut:
         self._kept = None if self._kept is None else [part._replace(known={}) for part in self._kept]
 
     def every(self, maps: bool, most: int) -> Iterator[Evidence]:
-        """Yield what is seen of at most ``most`` images; maps of the first are kept where they are already."""
+        """Yield what is seen of at most ``most`` images; maps of the first are kept where they are already.
+
+        What scores said of these is known, but what they say now is not kept: all maps of many scores take memory.
+        """
         kept = [] if self._kept is None else self._first(False)  # not yet asked for: one pass, by an iterator too
         for part in kept:
             few = min(most, len(part.images))
@@ -56,7 +59,7 @@ class HeldOut:
             if few < len(part.images):
                 yield self._look(part.images[:few], maps)
             else:
-                yield self._with_maps(part) if maps else part
+                yield (self._with_maps(part) if maps else part)._replace(known=dict(part.known or {}))
             most -= few
         if not self._more:
             return
