@@ -131,6 +131,18 @@ def test_hooks_see_what_the_convolutions_gave() -> None:
         torch.testing.assert_close(seen[clip], seen[conv].clamp(0, 6), rtol=0, atol=0)
 
 
+def test_a_hook_of_all_modules_sees_it_too() -> None:
+    torch.manual_seed(0)
+    network, seen = EfficientNetLite0((1,)), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, _, output: seen.append((module, output)))
+    try:
+        network(torch.rand(2, 3, 18, 17))
+    finally:
+        handle.remove()
+    given = [output for module, output in seen if isinstance(module, SameConv)]
+    assert all(bool((output < 0).any()) for output in given)
+
+
 @pytest.mark.parametrize("hook", ["register_forward_pre_hook", "register_full_backward_hook"])
 def test_other_hooks_are_left_alone(hook: str) -> None:
     network = EfficientNetLite0((0, 1)).double()

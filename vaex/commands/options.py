@@ -73,7 +73,7 @@ def check_time(value: Any, key: str) -> None:
     try:
         Timer(value)
         valid = value is None or isinstance(value, str | dict)  # a number would fail later
-    except (AttributeError, TypeError, ValueError, MisconfigurationException):
+    except (AttributeError, OverflowError, TypeError, ValueError, MisconfigurationException):
         valid = False
     if not valid:
         raise VaexError(f"{key} must be a time as days:hours:minutes:seconds, such as 00:08:00:00, got {value!r}.")

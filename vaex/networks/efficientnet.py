@@ -55,9 +55,10 @@ class Clip(nn.ReLU6):
 
 
 def is_unwatched(*modules: nn.Module | None) -> bool:
-    """Return whether no hook of ``modules`` may have kept what goes in or out."""
+    """Return whether no hook of ``modules``, or one of all modules, may have kept what goes in or out."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return not any(getattr(module, name, None) for module in modules for name in hooks)
+    own = any(getattr(module, name, None) for module in modules for name in hooks)
+    return not own and not getattr(nn.modules.module, "_global_forward_hooks", None)
 
 
 class Block(nn.Sequential):
