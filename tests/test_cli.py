@@ -150,7 +150,13 @@ def test_debug_shows_the_traceback(run: Program, tmp_path: Path) -> None:
     assert "VaexError" in err
 
 
-@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+SEEN_FIRST = {"train", "explain"}  # the others are looked at by the slow tests
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(name, marks=() if name in SEEN_FIRST else pytest.mark.slow) for name in sorted(cli.COMMANDS)],
+)
 def test_help_shows_examples_groups_and_keys_without_torch(run: Program, command: str, tmp_path: Path) -> None:
     status, out, err = run(command, "--help", cwd=tmp_path)
     assert status == 0

@@ -221,6 +221,7 @@ def test_detectors_of_features_stand_beside_their_controls(experiment: str, own:
     assert untrained == {key: value for key, value in config["attention"].items() if key != "chunk"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["folder", "visa", "defects"])
 @pytest.mark.parametrize("experiment", OF_MVTEC)
 def test_experiments_of_mvtec_take_other_images(experiment: str, data: str, tmp_path: Path) -> None:

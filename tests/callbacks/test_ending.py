@@ -66,6 +66,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> pl.Callback:
     return clock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "first"),
     [

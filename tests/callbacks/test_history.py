@@ -48,6 +48,7 @@ def logged(folder: Path, until: int | None, *rows: tuple[int, dict[str, Any]]) -
     return table(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "stopped"),
     [

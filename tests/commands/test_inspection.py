@@ -232,6 +232,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "typed", "told"),
     [

@@ -49,6 +49,7 @@ def candidates(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: values[n % len(values)] for name, values in choices.items()} for n in range(min(most, 3))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
 def test_wandb_takes_the_definition(path: Path) -> None:
     from wandb.sdk.launch.sweeps.utils import load_sweep_config

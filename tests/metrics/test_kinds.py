@@ -48,6 +48,7 @@ def test_information_is_that_of_the_table() -> None:
     assert association(torch.zeros(8, dtype=torch.long), second).p_value == 1
 
 
+@pytest.mark.slow
 def test_the_p_value_does_not_depend_on_the_random_stream() -> None:
     first = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(1))
     second = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(2))
