@@ -33,8 +33,9 @@ demo: $(VENV)/.vaex ## install vaex into .venv, train a beta-VAE on drawn sprite
 
 environment: $(VENV)/.vaex-dev ## install vaex and the developer tools into .venv
 
+# Tests start many processes: without bytecode each compiles vaex anew, whatever the shell's setting is for.
 test: $(VENV)/.vaex-dev ## run the fast tests in the same environment
-	OMP_NUM_THREADS=1 "$(bin)/python" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 "$(bin)/python" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.vaex-dev ## check style and formatting
 	"$(bin)/python" -m ruff check .

@@ -18,6 +18,7 @@ import sys
 import tomllib
 import typing
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +106,9 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-ALL = [(path, found) for path in FILES for found in imports(tree(path))]
+@cache
+def all_imports() -> list[tuple[Path, Import]]:
+    return [(path, found) for path in FILES for found in imports(tree(path))]
 
 
 def test_every_kind_of_import_is_seen() -> None:
@@ -127,7 +130,7 @@ class K:
 
 def test_imports_between_floors_point_down() -> None:
     wrong = []
-    for path, found in ALL:
+    for path, found in all_imports():
         here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         assert here in HEIGHT, f"vaex/{inside(path)} is on no floor: give it one in FLOORS"
         if found.name.split(".")[0] == "vaex" and found.name != "vaex.__version__":
@@ -141,14 +144,14 @@ def test_imports_between_floors_point_down() -> None:
 def test_library_stays_on_its_floors(library: str) -> None:
     wrong = [
         f"vaex/{inside(path)}:{found.line}"
-        for path, found in ALL
+        for path, found in all_imports()
         if found.name.split(".")[0] == library and not inside(path).startswith(ONLY_IN[library])
     ]
     assert not wrong, f"{library} may be imported in {ONLY_IN[library]} only, not in {wrong}"
 
 
 def test_wandb_is_never_imported_at_module_level() -> None:
-    assert not [f"vaex/{inside(p)}:{i.line}" for p, i in ALL if i.name.split(".")[0] == "wandb" and not i.lazy]
+    assert not [f"vaex/{inside(p)}:{i.line}" for p, i in all_imports() if i.name.split(".")[0] == "wandb" and not i.lazy]
 
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
@@ -157,7 +160,7 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
     homes = packages_distributions()
     wrong = {
         f"vaex/{inside(path)}:{found.line} imports {top}"
-        for path, found in ALL
+        for path, found in all_imports()
         if (top := found.name.split(".")[0]) not in {"vaex", *sys.stdlib_module_names}
         and not names & {home.lower() for home in homes.get(top, [])}
     }

@@ -46,9 +46,15 @@ def lines_of_shell(*pages: str) -> list[str]:
     return [BEFORE_VAEX.sub("", line) for line in lines if line]
 
 
-def commands() -> list[str]:
-    """Return every documented vaex command line."""
-    return sorted({line for line in lines_of_shell() if line.startswith("vaex ")})
+def commands(*pages: str) -> list[str]:
+    """Return every documented vaex command line, of some pages or of all."""
+    return sorted({line for line in lines_of_shell(*pages) if line.startswith("vaex ")})
+
+
+def composed() -> list[Any]:
+    """Return the same to be tried; what only the results name, with many keys of its own, is slow."""
+    common = set(commands(*(page.name for page in PAGES if page.name != "results.md")))
+    return [pytest.param(line, marks=() if line in common else pytest.mark.slow) for line in commands()]
 
 
 SLOW_WORDS = ("maps.onnx", "maps.pt2", "DSprites(")
@@ -68,7 +74,7 @@ def test_python_block_runs(where: str, code: str, tmp_path: Path, monkeypatch: p
     exec(compile(code, where, "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", composed())
 def test_command_composes(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
