@@ -61,7 +61,11 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [pytest.param(*pair, marks=pytest.mark.slow if pair[0] == "experiment" else ()) for pair in CHOICES],
+    ids=str,
+)
 def test_every_choice_composes_and_builds(group: str, choice: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     value = f"[{choice}]" if group in LISTS else choice

@@ -24,7 +24,10 @@ def test_the_noise_is_that_of_the_seed_with_and_without_a_generator(shape: Any, 
     assert torch.equal(posterior.sample(torch.Generator().manual_seed(3)), expected)
 
 
-@pytest.mark.parametrize(("backend", "dynamic"), [("eager", True), ("aot_eager", True), ("aot_eager", None)])
+SLOW = [pytest.param("aot_eager", dynamic, marks=pytest.mark.slow) for dynamic in (True, None)]
+
+
+@pytest.mark.parametrize(("backend", "dynamic"), [("eager", True), *SLOW])
 def test_a_compiled_vae_trains_on_batches_of_any_size(backend: str, dynamic: bool | None) -> None:
     torch._dynamo.reset()
     plain, compiled = build_model(NETWORK), build_model(NETWORK)

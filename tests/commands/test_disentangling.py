@@ -25,6 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_scores_of_all_images(trained: Path) -> None:
     from omegaconf import OmegaConf
 

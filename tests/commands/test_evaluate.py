@@ -28,6 +28,7 @@ def evaluate(folder: Path, *arguments: str) -> dict[str, float]:
     return metrics
 
 
+@pytest.mark.slow
 def test_gives_what_training_ended_with(trained: Path, tmp_path: Path) -> None:
     expected = json.loads((trained / "metrics.json").read_text())["test"]
     assert evaluate(tmp_path / "a", f"ckpt={trained}") == pytest.approx(expected, rel=1e-5)

@@ -78,6 +78,7 @@ def test_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert [line.partition(":")[2].partition(",")[0] for line in told] == [" left out 13 runs that were skipped"]
 
 
+@pytest.mark.slow
 def test_an_absent_category_is_told_once_a_sweep_and_once_by_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

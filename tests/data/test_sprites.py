@@ -64,6 +64,7 @@ def test_forty_orientations_and_full_sizes_are_dsprites(vaex_data: Path) -> None
     assert np.array_equal(data.grid_set.draw(positions), images)
 
 
+@pytest.mark.slow
 def test_all_images_have_as_many_white_pixels_as_the_original_data_set() -> None:
     """Needs no data: the mean of the original as published by GitHub repository nmichlo/disent."""
     every = Sprites(grid={"orientation": 40, "x": 32, "y": 32}).grid_set

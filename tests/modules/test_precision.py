@@ -35,6 +35,7 @@ def curve(folder: Path, precision: Any, seed: int, objective: dict[str, Any]) ->
     return torch.tensor(seen.losses), module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attention", [0.0, pytest.param(50.0, marks=pytest.mark.slow)], ids=["plain", "attention loss"]
 )
