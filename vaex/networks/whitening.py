@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaex.errors import VaexError
+from vaex.networks.eigen import eigh
 
 RIDGE = 0.01
 """Added to the eigenvalues of the correlation matrix: directions that normal images hardly use are not blown up."""
@@ -149,10 +150,10 @@ def _directions(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return variances (P, K), rising, and their directions (P, K, K) of centred ``values`` (P, N, K)."""
     count, channels = values.shape[1:]
     if count >= channels:
-        spread, vectors = torch.linalg.eigh(values.transpose(1, 2) @ values / (count - 1))
+        spread, vectors = eigh(values.transpose(1, 2) @ values / (count - 1))
         return spread.clamp(min=0), vectors
     # Of fewer images than channels: from the products of the images, many times faster; other variances are 0
-    spread, mixing = torch.linalg.eigh(values @ values.transpose(1, 2) / (count - 1))  # (P, N)
+    spread, mixing = eigh(values @ values.transpose(1, 2) / (count - 1))  # (P, N)
     spread = spread.clamp(min=0)
     length = (spread * (count - 1)).clamp(min=1e-12).sqrt()
     vectors = values.transpose(1, 2) @ mixing / length[:, None]  # (P, K, N)

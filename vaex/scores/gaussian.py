@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaex.networks.eigen import eigh
+
 LARGE = 1_000_000  # numbers
 CHUNK = 64  # positions whose covariances are taken apart together
 
@@ -65,11 +67,11 @@ def low_rank(moments: Moments, rank: int) -> LowRank:
     rank = min(rank, moments.mean.shape[1])
     bases, values, rests = [], [], []
     for scatter in moments.scatter.split(CHUNK):
-        found = torch.linalg.eigh(scatter / max(moments.number - 1, 1))  # ascending
-        ordered = found.eigenvalues.clamp(min=0).flip(1)
+        spread, vectors = eigh(scatter / max(moments.number - 1, 1))
+        ordered = spread.clamp(min=0).flip(1)  # falling
         values.append(ordered[:, :rank])
         rests.append(ordered[:, rank:].mean(1) if ordered.shape[1] > rank else torch.zeros(len(ordered)).to(ordered))
-        bases.append(found.eigenvectors.flip(2)[:, :, :rank])
+        bases.append(vectors.flip(2)[:, :, :rank])
     return LowRank(moments.mean, torch.cat(bases), torch.cat(values), torch.cat(rests))
 
 
