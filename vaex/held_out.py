@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vaex.attention.isolation import original, undisturbed
 from vaex.calibrate import calibrated_with
 from vaex.explanation import calibration_of, evidence_of
+from vaex.metrics.parts import highest_of
 from vaex.scores.evidence import Evidence, maps_of
 from vaex.scores.registry import ScoreLike, score_named, with_bases
 from vaex.scores.thresholds import map_quantiles, normal_state
@@ -170,8 +171,3 @@ def score_normal(
             for key, state in normal_state(score, numbers, quantiles).items():
                 kept.setdefault(key, {}).update(state)
     return kept
-
-
-def highest_of(values: Tensor, image_of: Tensor) -> Tensor:
-    """Return the highest ``values`` (N, ...) of the tiles of each image; ``image_of`` (N,) says of which each is."""
-    return torch.stack([values[image_of == image].amax(0) for image in image_of.unique()])

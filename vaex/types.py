@@ -24,6 +24,7 @@ class Batch(TypedDict, total=False):
     group: Tensor  # (B,) long, kind of the image, such as the type of defect; the data module names them in group_names
     factors: Tensor  # (B, F) long, class of each generative factor
     index: Tensor  # (B,) long, position in the dataset
+    image_of: Tensor  # (B,) long, which image of the dataset a tile is of; absent where images are not cut into tiles
     clean: Tensor  # (B, C, H, W) float in [0, 1], the image without its pasted defect
     clean_index: Tensor  # (B,) long, position of that image in the dataset
     kind: Tensor  # (B,) long, what was pasted, a position in vaex.data.anomalies.KINDS; -1 where nothing was

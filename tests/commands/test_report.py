@@ -271,7 +271,7 @@ def test_the_calibrated_threshold_is_marked_and_begins(folder: Path) -> None:
     assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == 5
     assert "Anomalous is an image whose own score is above 19." in text
     assert "Called wrongly at the calibrated threshold" in text
-    told = "of whole images, of the highest of their tiles; this test counts single tiles"
+    told = "of whole images, of the highest of their tiles; the images of this test are not cut into tiles"
     assert told not in text
     failures = [item["failure"]["why"] for item in page.data()["gallery"]["items"] if item["failure"]]
     assert sum(why.startswith("false alarm") for why in failures) == 1

@@ -7,7 +7,7 @@
 | attention/<stage>/active_latents | with a log-variance | latents whose mean KL exceeds 0.01 nats |
 | attention/<stage>/pointing_game | with masks | share of maps whose maximum lies in the mask |
 | attention/<stage>/energy_inside | with masks | share of a map's sum that lies in the mask |
-| localization/test/image_auroc_<score> | with labels | AUROC of one number per image |
+| localization/test/image_auroc_<score> | with labels | AUROC of one number per image, of tiles the highest |
 | localization/test/image_ap_<score> | with labels | average precision of the same |
 | localization/test/<measure>_<score> | with masks | what `vaex.metrics.LocalizationMetrics` measures of the score map |
 | localization/test/<measure>_<score>/<kind> | with kinds | the same for one kind of defect |
@@ -217,10 +217,10 @@ class Attention(Drawing):
         dataloader_idx: int = 0,
     ) -> None:
         """Explain every image of the batch and score it against its label."""
-        labels, masks, kinds = (entry(batch, key) for key in ("label", "mask", "group"))
+        labels, masks, kinds, whole = (entry(batch, key) for key in ("label", "mask", "group", "image_of"))
         scored = self._take(pl_module, batch, None, () if labels is None else self.scores)
         if labels is not None and scored and self._measures is not None:
-            self._measures.update(scored, labels, masks, kinds, group_names(trainer))
+            self._measures.update(scored, labels, masks, kinds, group_names(trainer), whole)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the measures and draw the first test images."""

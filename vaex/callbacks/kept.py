@@ -61,7 +61,8 @@ class KeptTest:
     def take(self, batch: Any, explanation: Explanation, scored: Mapping[str, Scored]) -> None:
         """Take in a batch of a data loader with its explanation and other scores."""
         labels = entry(batch, "label") if self.judged else None
-        self.update(images_of(batch), explanation, scored, labels, entry(batch, "mask"), entry(batch, "group"))
+        others = (entry(batch, key) for key in ("mask", "group", "image_of"))
+        self.update(images_of(batch), explanation, scored, labels, *others)
 
     def update(
         self,
@@ -71,8 +72,12 @@ class KeptTest:
         labels: Tensor | None,
         masks: Tensor | None,
         kinds: Tensor | None,
+        image_of: Tensor | None = None,
     ) -> None:
-        """Take in images (B, C, H, W) in [0, 1], masks (B, 1, H, W), labels (B,), and ``kinds`` (B,) of the names."""
+        """Take in images (B, C, H, W) in [0, 1], masks (B, 1, H, W), labels (B,), and ``kinds`` (B,) of the names.
+
+        ``image_of`` (B,) says of which image each tile is, where images are cut.
+        """
         start = len(self._rows)
         small = reduced(explanation.score_map.detach(), MAP_SIDE)[:, 0].cpu().numpy()
         truth = None if masks is None else covered(masks, MAP_SIDE)
@@ -83,6 +88,7 @@ class KeptTest:
                     "score": float(explanation.score[position]),
                     "label": None if labels is None else int(labels[position]),
                     "kind": None if kind is None or not 0 <= kind < len(self.names) else str(self.names[kind]),
+                    "image_of": None if image_of is None else int(image_of[position]),
                     "scores": {name: float(found.score[position]) for name, found in scored.items()},
                 }
             )

@@ -38,7 +38,8 @@ class ScoreMeasures:
     ``resolution`` is the height and width at which maps and masks are compared, None for that of the images; maps
     are resized bilinearly, and a pixel of a resized mask is anomalous where more than half of it was; of a defect that
     would vanish the pixels stay that it covers most. An image that is labelled anomalous and whose mask is empty tells
-    nothing of its pixels: it counts for AUROC and AP of the images alone.
+    nothing of its pixels: it counts for AUROC and AP of the images alone. Of images in tiles AUROC and AP are those of
+    whole images, of the highest of their tiles, and pixels are counted tile by tile.
     """
 
     def __init__(self, scores: Mapping[str, Score], resolution: int | None, device: Any) -> None:
@@ -53,20 +54,24 @@ class ScoreMeasures:
         masks: Tensor | None = None,
         kinds: Tensor | None = None,
         names: Sequence[str] = (),
+        images: Tensor | None = None,
     ) -> None:
-        """Take in a batch: scores by name, labels (B,), masks (B, 1, H, W), ``kinds`` (B,), positions in ``names``."""
+        """Take in a batch: scores by name, labels (B,), masks (B, 1, H, W), ``kinds`` (B,), positions in ``names``.
+
+        ``images`` (B,) say of which image each tile is, where images are cut.
+        """
         if self._detection is None:
             self._detection = DetectionMetrics(list(scored)).to(self.device)
-        self._detection.update({name: found.score for name, found in scored.items()}, labels)
+        self._detection.update({name: found.score for name, found in scored.items()}, labels, images)
         if masks is None:
             return
         share = self._resized(masks.float(), "area")  # (B, 1, H, W)
         peak = share.amax((2, 3), keepdim=True)
         truth = (share > 0.5) | ((share == peak) & (peak > 0) & (peak <= 0.5))
         told = (labels.flatten().to(truth.device) <= 0) | truth.flatten(1).any(1)
-        kept = told.nonzero().flatten()
+        kept, lost = told.nonzero().flatten(), (~told).nonzero().flatten()
         groups = None if kinds is None or not names else [names[int(kind)] for kind in kinds.flatten()[kept.cpu()]]
-        if not len(kept):
+        if not len(kept) and images is None:
             return
         for name, found in scored.items():
             if self.scores[name].own_map:
@@ -74,7 +79,11 @@ class ScoreMeasures:
                 if metric is None:
                     metric = self._localization[name] = LocalizationMetrics().to(self.device)
                 maps = self._resized(found.score_map, "bilinear")
-                metric.update(maps[kept], truth[kept], scores=found.score[kept.to(found.score.device)], groups=groups)
+                numbers, score = None if images is None else images.to(kept.device), found.score.to(kept.device)
+                own = None if numbers is None else numbers[kept]
+                metric.update(maps[kept], truth[kept], scores=score[kept], groups=groups, images=own)
+                if numbers is not None and len(lost):  # their images are not normal ones
+                    metric.update_unmarked(score[lost], numbers[lost])
 
     def _resized(self, maps: Tensor, mode: str) -> Tensor:
         side = self.resolution

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaex.commands.report_failures import failures_of, failures_section, name_of
-from vaex.commands.report_thresholds import Kept, Slider, curves, sliders_of, threshold_notes
+from vaex.commands.report_thresholds import Kept, Slider, curves, in_tiles, sliders_of, threshold_notes
 from vaex.metrics.operating import levels
 from vaex.runs import KEPT_TEST
 from vaex.viz.report_controls import gallery_body, gallery_controls, threshold_controls
@@ -88,7 +88,7 @@ def gallery_of(
     arrays = kept["arrays"]
     items = [
         GalleryItem(
-            name_of(number),
+            name_of(number, kept["rows"][number]),
             kept["rows"][number]["score"],
             kept["rows"][number]["label"],
             kept["rows"][number]["kind"],
@@ -105,6 +105,7 @@ def gallery_of(
         arrays.get("mask"),
         arrays.get("reconstruction"),
         reached,
+        "tiles" if in_tiles(kept["rows"]) else "images",
     )
 
 
@@ -152,11 +153,13 @@ def gallery_note(kept: Kept, gallery: Gallery) -> str:
     """Return what the gallery holds, in a sentence or two."""
     height, width = kept["arrays"]["score"].shape[1:]
     labelled = all(row["label"] is not None for row in kept["rows"])
-    shown = "The images of highest and lowest score"
+    what = "tiles" if in_tiles(kept["rows"]) else "images"
+    shown = f"The {what} of highest and lowest score"
     shown += ", among all and among the normal and the anomalous ones" if labelled else ""
     methods = gallery.methods
     more = f" Attention is there by {', '.join(methods)}, the first of which is the run's own." if methods[1:] else ""
     return (
         f"{shown}. Maps are averaged down to {height}x{width} cells.{more} Press a card to see all its maps. Names "
-        "count test images from 0, as test_images=[N] of vaex explain does."
+        f"count test {what} from 0, as test_images=[N] of vaex explain does."
+        + (" Each tile is judged by itself here, by its own part of the mask." if what == "tiles" else "")
     )

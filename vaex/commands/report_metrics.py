@@ -18,6 +18,12 @@ KINDS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "aupro_0
 THRESHOLD = "f1_max_threshold"
 """Where F1 is highest, in units of each score: no measure of how good it is."""
 
+TILES = (
+    "image_auroc and image_ap are of whole images, each by the highest of its tiles. Pixels are counted tile by tile: "
+    "one that tiles share counts in each, and regions are those within a tile."
+)
+"""What the measures of a test in tiles count."""
+
 
 def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
     """Return all numbers without those of single kinds, a column per stage or run, and what was published."""
@@ -38,6 +44,8 @@ def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
     sides = [(title_of(run), resolution_of(run.config)) for run in (result, *others)]
     if told := resolution_sentence(sides) if any(map(counts_pixels, result.measures.get("test", {}))) else "":
         parts.append(element("p", told, class_="note"))
+    if result.config.get("data.tile") and any(name.startswith(("image_auroc", "image_ap")) for name in names):
+        parts.append(element("p", TILES, class_="note"))
     published = published_table(result)
     if published:
         parts.append(published)

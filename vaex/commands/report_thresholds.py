@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from vaex.viz.report_html import Markup, element
 from vaex.viz.report_plots import line_plot
 
 Kept = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 class Slider(NamedTuple):
@@ -59,12 +60,33 @@ class Sliders(NamedTuple):
     reason: str
 
 
+def in_tiles(rows: Sequence[Row]) -> bool:
+    """Return whether the rows of a test are of tiles, and it is known of which images."""
+    return any(row.get("image_of") is not None for row in rows)
+
+
+def whole_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return a row for each image of a test, with the ``number`` of its own row.
+
+    Of an image in tiles it is that of the highest tile; the image is anomalous by one of them, whose kind it has.
+    """
+    images: dict[object, list[Row]] = {}
+    for number, row in enumerate(rows):
+        image = row.get("image_of")
+        images.setdefault(("row", number) if image is None else image, []).append({**row, "number": number})
+    found = []
+    for tiles in images.values():
+        worst = max(tiles, key=lambda row: row["label"] or 0)
+        found.append({**max(tiles, key=lambda row: row["score"]), "label": worst["label"], "kind": worst["kind"]})
+    return found
+
+
 def sliders_of(kept: Kept, rate: float) -> Sliders:
     """Return the thresholds of a test; those of calibration call at most ``rate`` of normal images anomalous.
 
     Without labels of both kinds there are only those of calibration, and what they lie among.
     """
-    rows, arrays = kept["rows"], kept["arrays"]
+    rows, arrays = whole_rows(kept["rows"]), kept["arrays"]
     image, pixel, reason = limits_of(kept.get("normal"), rate)
     labelled = all(row["label"] is not None for row in rows)
     scores = np.array([row["score"] for row in rows], np.float64)
@@ -112,15 +134,18 @@ def curves(kept: Kept, sliders: Sliders) -> list[Markup]:
     """Return ROC, PRO and precision-recall curves, and what they were made of."""
     plots: list[Markup] = []
     notes = []
+    tiles = in_tiles(kept["rows"])
+    shown = "tiles" if tiles else "images"
     image, pixel = sliders.image, sliders.pixel
     if image is not None and image.points is not None:
         plots += _plots(image, "image", "Images")
-        notes.append(f"Image curves: {len(kept['rows'])} test images.")
+        each = f", each the highest of its tiles, {len(kept['rows'])} in all" if tiles else ""
+        notes.append(f"Image curves: {len(whole_rows(kept['rows']))} test images{each}.")
     if pixel is not None and pixel.points is not None:
         plots += _plots(pixel, "pixel", "Pixels")
         count, height, width = kept["arrays"]["curve_maps"].shape
         notes.append(
-            f"Pixel curves: maps and masks of {count} test images, averaged down to {height}x{width} cells, at "
+            f"Pixel curves: maps and masks of {count} test {shown}, averaged down to {height}x{width} cells, at "
             f"{len(pixel.thresholds)} thresholds; the numbers under Metrics are of whole maps and exact."
         )
     if not plots:
@@ -142,7 +167,11 @@ def threshold_notes(kept: Kept, sliders: Sliders) -> list[Markup]:
             "normal images; it is one of whole maps, and a small peak may stay below in the averaged maps of this page."
         )
     if (kept.get("normal") or {}).get("tiles"):
-        said.append("Both are those of whole images, of the highest of their tiles; this test counts single tiles.")
+        tiles = "so are the image curves, while pixel curves and the cards below are of single tiles"
+        counted = tiles if in_tiles(kept["rows"]) else "the images of this test are not cut into tiles"
+        said.append(f"Both are those of whole images, of the highest of their tiles; {counted}.")
+    elif in_tiles(kept["rows"]) and image is not None and image.limit is not None:
+        said.append("Both are of images that were not cut: an image of many tiles is above more often.")
     if sliders.reason:
         said.append(f"No calibrated threshold: {sliders.reason}")
     if (image is not None and image.points is not None) or (pixel is not None and pixel.points is not None):

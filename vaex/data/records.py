@@ -67,8 +67,9 @@ class RecordSet:
 
     A batch holds ``image`` (B, C, H, W) float32 in [0, 1], ``label``, ``group``, ``index`` (B,), the position in this
     split, and ``mask`` (B, 1, H, W), zero for normal images; there is no ``mask`` where an anomalous image of the split
-    has none. Index ``i + (e + 1) * len(self)`` is image ``i`` augmented as in epoch ``e`` (the training sampler counts
-    so); index ``i`` is the image as it is, or with ``always`` augmented the same way every time.
+    has none. Of tiles ``image_of`` (B,) says which image of the split each is of, counted from 0. Index
+    ``i + (e + 1) * len(self)`` is image ``i`` augmented as in epoch ``e`` (the training sampler counts so); index ``i``
+    is the image as it is, or with ``always`` augmented the same way every time.
     """
 
     def __init__(
@@ -87,20 +88,13 @@ class RecordSet:
         self._mask_rows = np.where(has, np.cumsum(has) - 1, -1)[self.rows] if len(self.rows) else self.rows
         self.labels = torch.tensor([record.label for record in self.records], dtype=torch.long)
         self.groups = torch.tensor([gallery.group_names.index(r.group) for r in self.records], dtype=torch.long)
+        self.image_of = _image_of(self.records)
         self.has_masks = all(record.mask is not None or not record.label for record in self.records)
 
     @property
     def counts_epochs(self) -> bool:
         """Whether the training sampler shall tell the epoch in the index."""
         return self.augment is not None and not self.always
-
-    @property
-    def image_of(self) -> NDArray[np.int64] | None:
-        """Which image each tile is of, (N,), counted from 0 in this split; None where images are not cut."""
-        if not any(record.tile for record in self.records):
-            return None
-        known: dict[Path, int] = {}
-        return np.array([known.setdefault(record.path, len(known)) for record in self.records], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,6 +119,8 @@ class RecordSet:
         }
         if self.has_masks:
             batch["mask"] = torch.from_numpy(masks).to(torch.float32)  # (B, 1, H, W)
+        if self.image_of is not None:
+            batch["image_of"] = torch.from_numpy(self.image_of[positions])
         return batch
 
     def _masks(self, positions: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -133,6 +129,14 @@ class RecordSet:
         if (rows >= 0).any():
             masks[rows >= 0] = self.gallery.masks[rows[rows >= 0]]
         return masks
+
+
+def _image_of(records: Sequence[Record]) -> NDArray[np.int64] | None:
+    """Return which image each tile is of, (N,), counted from 0; None where images are not cut."""
+    if not any(record.tile for record in records):
+        return None
+    known: dict[Path, int] = {}
+    return np.array([known.setdefault(record.path, len(known)) for record in records], dtype=np.int64)
 
 
 class PastedSource(Protocol):
@@ -151,7 +155,8 @@ class PastedSet:
     A copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same copy always gets the same
     defect, in every process and batch, unless the source counts epochs: then each epoch pastes others. Besides what
     the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, ``clean_index`` (B,), and
-    ``kind`` (B,), the position in `vaex.data.anomalies.KINDS` of what was pasted, -1 for a normal image.
+    ``kind`` (B,), the position in `vaex.data.anomalies.KINDS` of what was pasted, -1 for a normal image. The copies of
+    the tiles of an image are by ``image_of`` those of another image.
     """
 
     def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1, recipe: Recipe | None = None) -> None:
@@ -173,6 +178,8 @@ class PastedSet:
         given = torch.as_tensor(indices, dtype=torch.long)
         batch["clean"], batch["index"] = batch["image"], given % max(len(self), 1)
         batch["clean_index"] = batch["index"] - given % self.every
+        if "image_of" in batch:  # that of the tiles without a defect stays a normal one
+            batch["image_of"] = batch["image_of"] * self.every + given % self.every
         pasted = given % self.every > 0
         batch["kind"] = torch.full_like(given, -1)
         if pasted.any():

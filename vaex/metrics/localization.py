@@ -14,8 +14,9 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from vaex.errors import VaexError
 from vaex.metrics.evidence import all_parts, pixel_measures
+from vaex.metrics.parts import checked_numbers, of_images
 from vaex.metrics.pixel_input import checked_images, group_number, image_pixels, sorted_parts
-from vaex.metrics.ranking import auroc, average_precision
+from vaex.metrics.ranking import auroc, average_precision, checked
 from vaex.metrics.sketch import DEPTH, Nodes, Pixels, compressed
 
 STATES = {
@@ -24,7 +25,8 @@ STATES = {
     "anomalous_keys": torch.int32,
     "anomalous_weights": torch.float64,  # two per anomalous pixel
     "image_scores": torch.float64,
-    "image_parts": torch.int64,
+    "image_parts": torch.int64,  # 0 where it is not known which pixels are anomalous
+    "image_numbers": torch.int64,  # none where maps are of whole images
     "node_table": torch.int64,  # three per mass of the sketch: low, width, part
     "node_masses": torch.float64,  # four per mass
     "names": torch.uint8,  # of groups, each ending with a zero byte
@@ -39,6 +41,11 @@ class LocalizationMetrics(Metric):
     wider types one that it cannot hold is refused, and a warning names the map where it cannot tell many values apart.
     AUPRO integrates to a false positive rate of ``max_fpr``, and a second time to 0.05. Processes are merged, not
     averaged: each number is that of all images. An image that is seen twice counts twice.
+
+    Where maps are those of parts of images, such as tiles, `update` takes of which images they are. Then image AUROC
+    and AP are those of whole images, whichever process saw their parts: an image scores as its highest part, is
+    anomalous when one part is, and of every group that its anomalous parts have. Pixels stay those of the maps: one
+    that several parts show counts in each.
 
     Up to ``exact_pixels`` pixels (default 2^24: 256 maps of 256 x 256) everything is exact. Beyond that, pixels are
     compressed to a sketch (`vaex.metrics.sketch`), and every pixel measure is within ``tolerance`` of the exact one,
@@ -67,6 +74,7 @@ class LocalizationMetrics(Metric):
     image_table: list[Tensor]
     image_scores: list[Tensor]
     image_parts: list[Tensor]
+    image_numbers: list[Tensor]
     node_table: list[Tensor]
     node_masses: list[Tensor]
     names: list[Tensor]
@@ -92,17 +100,20 @@ class LocalizationMetrics(Metric):
         masks: Tensor,
         scores: Tensor | None = None,
         groups: Sequence[str] | None = None,
+        images: Tensor | None = None,
     ) -> None:
         """Take in a batch: ``score_maps`` and ``masks`` (B, 1, H, W), the latter above one half where anomalous.
 
         ``scores`` (B,) are the images', on any scale; without them the maximum of each map. ``groups`` (B,) name the
         kind of defect of each image; images with an empty mask are normal ones, and are compared with every group.
+        ``images`` (B,), whole numbers, say of which image each map is a part; they are the same in all processes.
 
         Raises:
-            VaexError: shapes do not fit, a group is no text, a map, mask or score holds NaN, or a map a finite number
-                beyond float32 (the message names the image).
+            VaexError: shapes do not fit, a group is no text, a map, mask or score holds NaN, a map a finite number
+                beyond float32 (the message names the image), or ``images`` came with some updates alone.
         """
         batch = checked_images(score_maps, masks, scores, groups, int(self.images))
+        numbers = self._numbers(images, len(batch.scores))
         for name in sorted(set(batch.groups) - {"", *self._names().values()}):
             self.names.append(self._kept(np.frombuffer(name.encode() + b"\0", np.uint8).copy()))
         parts = []
@@ -115,9 +126,29 @@ class LocalizationMetrics(Metric):
                 getattr(self, state).append(self._kept(values))
             self.pending += mask.size
             self._limit()
-        self.image_scores.append(self._kept(batch.scores))
-        self.image_parts.append(self._kept(np.array(parts, np.int64)))
+        self._take_images(batch.scores, np.array(parts, np.int64), numbers)
         self.images += len(parts)
+
+    def update_unmarked(self, scores: Tensor, images: Tensor) -> None:
+        """Take in ``scores`` (B,) of anomalous parts of ``images`` (B,) of which it is not known where.
+
+        They count for AUROC and AP of all images; an image without other anomalous parts is of no group.
+
+        Raises:
+            VaexError: shapes do not fit, a score holds NaN, or other updates came without ``images``.
+        """
+        values, _ = checked(scores, torch.ones_like(scores))
+        numbers = self._numbers(images, len(values))
+        self._take_images(values.cpu().numpy(), np.zeros(len(values), np.int64), numbers)
+
+    def _numbers(self, images: Tensor | None, count: int) -> Tensor:
+        seen, numbered = (sum(map(len, state)) for state in (self.image_scores, self.image_numbers))
+        return checked_numbers(images, count, seen, numbered)
+
+    def _take_images(self, scores: NDArray[np.float64], parts: NDArray[np.int64], numbers: Tensor) -> None:
+        self.image_scores.append(self._kept(scores))
+        self.image_parts.append(self._kept(parts))
+        self.image_numbers.append(numbers.to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """Return scalars in [0, 1], of all images, and of the images of each group together with all normal ones.
@@ -127,18 +158,22 @@ class LocalizationMetrics(Metric):
         least so much are called anomalous.
 
         NaN stands where only one class was seen; ``aupimo`` is absent where no image was normal.
+
+        Raises:
+            VaexError: of some maps it is known of which image they are a part, and of others not.
         """
         names = self._names()
         parts = all_parts(self._pixels(), self._nodes())
         result = pixel_measures(parts, names, self.max_fpr)
-        scores, owners = self._state("image_scores"), self._state("image_parts")
+        owners, numbers = self._state("image_parts"), self._state("image_numbers")
+        scores, anomalous = (of_images(each, numbers) for each in (self._state("image_scores"), (owners >= 0).long()))
         for number, name in [(0, ""), *names.items()]:
-            chosen = (owners < 0) | (owners == number) if number else torch.ones(len(owners), dtype=torch.bool)
-            if number and not bool((owners == number).any()):
+            own = of_images((owners == number).long(), numbers) if number else anomalous
+            if number and not bool(own.any()):
                 continue
-            labels, end = owners[chosen] > 0, f"/{name}" if number else ""
-            result[f"image_auroc{end}"] = auroc(scores[chosen], labels)
-            result[f"image_ap{end}"] = average_precision(scores[chosen], labels)
+            chosen, end = (own > 0) | (anomalous == 0), f"/{name}" if number else ""
+            result[f"image_auroc{end}"] = auroc(scores[chosen], anomalous[chosen])
+            result[f"image_ap{end}"] = average_precision(scores[chosen], anomalous[chosen])
         return {key: torch.tensor(value, device=self.device) for key, value in result.items()}
 
     def sync(self, *args: Any, **kwargs: Any) -> None:

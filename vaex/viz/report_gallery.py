@@ -54,6 +54,7 @@ class Gallery:
     masks: NDArray[np.bool_] | None = None
     reconstructions: Bytes | None = None
     levels: Bytes | None = None
+    called: str = "images"  # what the items are
 
     @property
     def methods(self) -> list[str]:
@@ -108,6 +109,7 @@ def gallery_data(gallery: Gallery) -> dict[str, Any]:
         "items": items,
         "maps": maps,
         "total": gallery.total,
+        "called": gallery.called,
         "packed": base64.b64encode(zlib.compress(block, 9)).decode(),
         "parts": parts,
         "map_size": list(gallery.maps[0].values.shape[1:]),

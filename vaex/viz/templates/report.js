@@ -121,7 +121,7 @@
       const fits = ({ item }) => shown === "all" || (shown === "wrong" ? verdict(item).endsWith("wrong") : item.label === Number(shown));
       const kept = [...cards].sort((a, b) => sign * (a.item.score - b.item.score)).filter(fits);
       byId("cards").replaceChildren(...kept.map((one) => one.line));
-      byId("count").textContent = kept.length + " of " + cards.length + " kept images (the test had " + gallery.total + ")";
+      byId("count").textContent = kept.length + " of " + cards.length + " kept " + gallery.called + " (the test had " + gallery.total + ")";
     }
 
     // All maps of an image; attention of one method, whose latents share a scale
