@@ -77,6 +77,32 @@ def test_an_anomalous_image_without_a_marked_pixel_counts_as_an_image_alone() ->
     assert set(alone.compute()) == images
 
 
+@pytest.mark.parametrize("lost", [[], [2, 5]])
+def test_of_tiles_images_are_measured_whole(lost: list[int]) -> None:
+    """Of ``lost`` tiles the mask is empty: one is all that shows its image's defect, the other is not."""
+    measures, name = ScoreMeasures(named_apart(["attention"]), None, "cpu"), "attention"
+    whose = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4])
+    labels = torch.tensor([0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1])
+    kinds = labels * torch.tensor([0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 2])
+    maps = draw(11, 1, 4, 4)
+    masks = (draw(11, 1, 4, 4, seed=1) > 0.5).float() * labels[:, None, None, None]
+    masks[lost] = 0
+    scores = torch.tensor([3.0, 1, 2, 1, 0, 1, 5, 4, 0, 2, 3])
+    for part in ([2, 9], [10, 7, 0], [5], [1, 3, 4, 6, 8]):
+        given = labels[part], masks[part], kinds[part], ("good", "cut", "spot"), whose[part]
+        measures.update({name: Scored(maps[part], scores[part])}, *given)
+    found = measures.compute()
+    highest, spoilt = torch.tensor([3.0, 2, 5, 4, 3]), torch.tensor([0, 1, 1, 0, 1])
+    assert float(found[f"image_auroc_{name}"]) == pytest.approx(roc_auc_score(spoilt, highest))
+    assert float(found[f"image_ap_{name}"]) == pytest.approx(average_precision_score(spoilt, highest))
+    for kind, chosen in {"cut": [0, 2, 3] if lost else [0, 1, 2, 3], "spot": [0, 3, 4]}.items():
+        expected = roc_auc_score(spoilt[chosen], highest[chosen])
+        assert float(found[f"image_auroc_{name}/{kind}"]) == pytest.approx(expected)
+    pixels = [n for n in range(11) if n not in lost]
+    expected = roc_auc_score(masks[pixels].flatten(), maps[pixels].flatten())
+    assert float(found[f"pixel_auroc_{name}"]) == pytest.approx(expected)
+
+
 def test_without_masks_only_images_are_measured() -> None:
     measures = ScoreMeasures(named_apart(["attention"]), None, "cpu")
     measures.update({"attention": Scored(draw(3, 1, 4, 4), draw(3))}, torch.tensor([0, 1, 0]))

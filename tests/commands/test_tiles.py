@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 import vaex
 from vaex.build import read_checkpoint
@@ -20,7 +21,13 @@ from vaex.commands.inspection import inspection_of
 from vaex.scores import score_named
 from vaex.scores.thresholds import PIXEL_RATES, normal_state
 
-QUICK = ["network.width=4", "network.depth=2", "network.hidden=8", "network.latents=2", "callbacks=[checkpoint]"]
+QUICK = [
+    "network.width=4",
+    "network.depth=2",
+    "network.hidden=8",
+    "network.latents=2",
+    "callbacks=[attention,checkpoint]",
+]
 CORNERS = [(y, x) for y in (0, 24, 28) for x in (0, 24, 48)]  # of tiles of 32 that share 8, in images of 80 x 60
 SCORE = {"name": "reconstruction", "pool": "max"}
 
@@ -45,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = [f"data.{key}={place / name}" for key, name in folders.items()]
     data += ["data=folder", "data.tile=32", "data.overlap=8", "data.size=32", "data.val_fraction=0.6"]
     arguments = ["score=reconstruction", "score.pool=max", "trainer.max_epochs=1", f"hydra.run.dir={place / 'run'}"]
-    assert main(["train", *data, *QUICK, *arguments, "report=false"]) == 0
+    assert main(["train", *data, *QUICK, *arguments]) == 0
     return place
 
 
@@ -78,6 +85,46 @@ def test_thresholds_are_of_the_highest_tiles_of_whole_images(trained: Path) -> N
     assert len(scores) == 10  # of 20 images 4 are tested, and 0.6 of the others held out
     for score in scores:
         assert min(abs(score - other) for other in every) < 1e-3 * score
+
+
+def draw_weak_defects(place: Path) -> None:
+    """Draw 5 images of two kinds into ``weak`` with their masks: most of what they show scores like noise."""
+    for number, (kind, y, x) in enumerate(
+        (("cut", 2, 3), ("cut", 40, 60), ("hole", 10, 30), ("hole", 25, 25), ("hole", 50, 70))
+    ):
+        pixels = np.random.default_rng([5, number]).integers(90, 130, (60, 80, 3), dtype=np.uint8)
+        pixels[y : y + 4, x : x + 4] -= np.uint8(3 * number)
+        mask = np.zeros((60, 80), dtype=np.uint8)
+        mask[y : y + 4, x : x + 4] = 255
+        for folder, drawn in (("weak", pixels), ("weak_masks", mask)):
+            (place / folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn).save(place / folder / kind / f"{number}.png")
+
+
+def test_image_measures_of_a_test_are_of_whole_images(trained: Path, tmp_path: Path) -> None:
+    draw_weak_defects(tmp_path)
+    weak = [f"data.abnormal_dir={tmp_path / 'weak'}", f"data.mask_dir={tmp_path / 'weak_masks'}"]
+    arguments = [f"ckpt={trained / 'run'}", f"hydra.run.dir={tmp_path / 'run'}", "callbacks=[attention]"]
+    assert main(["evaluate", *arguments, *weak, "metrics.scores=[reconstruction]"]) == 0
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    with np.load(tmp_path / "run" / "maps" / "report_test.npz") as kept:
+        rows = json.loads(str(kept["about"]))["rows"]
+    assert len(rows) == 9 * 9  # of 4 normal images and 5 others, each in 9 tiles, one image after the other
+    scores, labels = (np.array([row[key] for row in rows]).reshape(9, 9) for key in ("score", "label"))
+    kinds = np.array([row["kind"] for row in rows]).reshape(9, 9)
+    model = vaex.load(trained / "run")
+    files = sorted((tmp_path / "weak").rglob("*.png"))
+    by_hand = sorted(score_of(model, file) for file in files)
+    assert sorted(scores.max(1)[labels.any(1)].tolist()) == pytest.approx(by_hand, rel=1e-3)
+    expected = {"": np.full(9, True)}
+    expected |= {f"/{kind}": ~labels.any(1) | (kinds == kind).any(1) for kind in ("cut", "hole")}
+    for end, chosen in expected.items():
+        truth, highest = labels.any(1)[chosen], scores.max(1)[chosen]
+        assert measured[f"image_auroc_reconstruction{end}"] == pytest.approx(roc_auc_score(truth, highest))
+        assert measured[f"image_ap_reconstruction{end}"] == pytest.approx(average_precision_score(truth, highest))
+    assert measured["image_auroc"] == measured["image_auroc_reconstruction"]
+    assert 0 < measured["image_auroc"] < 1
+    assert measured["image_auroc"] != pytest.approx(roc_auc_score(labels.ravel(), scores.ravel()), abs=0.02)
 
 
 def test_explain_cuts_as_the_training_did(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

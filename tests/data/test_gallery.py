@@ -164,6 +164,25 @@ def test_an_image_is_decoded_once_and_kept_on_disk(photos: Path, monkeypatch: py
     assert len(list((photos / ".vaex_cache").iterdir())) == 8
 
 
+def test_batches_tell_which_image_a_tile_is_of(photos: Path) -> None:
+    data = ready(photos, pasted=2)
+    for split in (data.test_set, data.val_set.source, data.train_set.source):
+        files = [record.path for record in split.records]
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+        batch = split.__getitems__(order)
+        assert batch["image_of"].dtype == torch.int64
+        pairs = {(files[row], number) for row, number in zip(order, batch["image_of"].tolist(), strict=True)}
+        assert len(pairs) == len(set(files)) == len({number for _, number in pairs})
+    for pasted, every in ((data.val_set, 2), (data.train_set, 3)):
+        batch = everything(pasted)
+        spoilt = batch["image_of"][batch["label"] == 1].unique()
+        assert not torch.isin(batch["image_of"][batch["label"] == 0], spoilt).any()
+        assert set(batch["image_of"].bincount().tolist()) == {6}  # tiles of an image, or of one of its copies
+        assert len(batch["image_of"].unique()) == every * len(pasted.source) // 6
+    whole = ready(photos, tile=None)
+    assert all("image_of" not in everything(split) for split in (whole.train_set, whole.val_set, whole.test_set))
+
+
 def test_whole_images_are_held_out(photos: Path) -> None:
     """All tiles of each, mixed, and none of an image that shows a defect somewhere."""
     rows = [f"good/{i}.png,0,,{'val' if i > 5 else ''}" for i in range(10)]
