@@ -62,7 +62,13 @@ def other_maps(method: Any, images: torch.Tensor, latents: list[int]) -> torch.T
     return images[:, :1].expand(-1, len(latents), -1, -1)
 
 
-def keep_test(folder: Path, normal: Normal | None = None, count: int = COUNT, labelled: bool = True) -> None:
+def keep_test(
+    folder: Path,
+    normal: Normal | None = None,
+    count: int = COUNT,
+    labelled: bool = True,
+    image_of: torch.Tensor | None = None,
+) -> None:
     """A test of which image 0 (anomalous) scores lowest and image 23 (normal) second highest."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(COUNT) < COUNT // 2
@@ -79,7 +85,7 @@ def keep_test(folder: Path, normal: Normal | None = None, count: int = COUNT, la
     first = slice(count)
     explanation = Explanation(*(part[first] for part in (maps, score_map, score, kl, kl, kl, images)))
     given = [None if part is None else part[first] for part in truth]
-    kept.update(images[first], explanation, others, *given)
+    kept.update(images[first], explanation, others, *given, image_of)
     kept.write(folder / KEPT_TEST, other_maps, normal)
 
 
@@ -279,6 +285,58 @@ def test_the_calibrated_threshold_is_marked_and_begins(folder: Path) -> None:
     assert higher["thresholds"][higher["calibrated"]] == np.nextafter(10.0, np.inf)  # k = 21 - 10 = 11th lowest
     keep_test(folder, NORMAL._replace(tiles=True))
     assert told in write_report(folder).read_text()
+
+
+WHOSE = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 1, 9])
+"""Of which image each is, where the test is one of tiles: of 10, of which 0 to 3 are anomalous."""
+
+
+def test_of_tiles_the_image_curves_and_failures_are_of_whole_images(folder: Path) -> None:
+    """Tile 0, the lowest, is of the image of tile 1, the highest; tile 23, second highest, is alone in image 9."""
+    keep_test(folder, NORMAL._replace(tiles=True), image_of=WHOSE)
+    text = write_report(folder).read_text()
+    data, words = Page(text).data(), " ".join(words for _, words in Page(text).texts)
+    score = torch.arange(COUNT).flip(0).float()
+    score[0], score[23] = -5, 21.5
+    highest = [float(score[image == WHOSE].max()) for image in range(10)]
+    assert highest[:4] == [22, 20, 17, 14]
+    image = data["image"]
+    assert image["thresholds"] == sorted([*highest, float(np.nextafter(19.0, np.inf))])
+    for place, cut in enumerate(image["thresholds"]):
+        assert image["tpr"][place] == pytest.approx(np.mean([one >= cut for one in highest[:4]]))
+        assert image["fpr"][place] == pytest.approx(np.mean([one >= cut for one in highest[4:]]))
+    assert image["thresholds"][image["begin"]] == np.nextafter(19.0, np.inf)
+    assert "Image curves: 10 test images, each the highest of its tiles, 24 in all." in words
+    assert "Pixel curves: maps and masks of 24 test tiles" in words
+    assert "of the highest of their tiles; so are the image curves, while pixel curves and the cards below" in words
+    failures = {item["name"]: item["failure"]["why"] for item in data["gallery"]["items"] if item["failure"]}
+    assert failures == {
+        "test tile 9": "missed: 1 of 6 normal images score higher",
+        "test tile 6": "missed: 1 of 6 normal images score higher",
+        "test tile 23": "false alarm: scores above 3 of 4 anomalous images",
+    }
+    assert data["gallery"]["called"] == "tiles"
+    assert "Names count test tiles from 0" in words
+    keep_test(folder, NORMAL, image_of=WHOSE)
+    assert "Both are of images that were not cut: an image of many tiles is above more often." in page_words(folder)
+
+
+def test_measures_of_a_run_in_tiles_say_what_they_count(folder: Path) -> None:
+    told = "image_auroc and image_ap are of whole images"
+    path = folder / ".hydra" / "config.yaml"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "data": {**config["data"], "tile": 32}}))
+    assert told not in page_words(folder)  # it measured none
+    test = json.loads((folder / "metrics.json").read_text())["test"] | {"image_auroc": 0.5}
+    (folder / "metrics.json").write_text(json.dumps({"test": test}))
+    assert told in page_words(folder)
+    path.write_text(json.dumps(config))
+    assert told not in page_words(folder)
+
+
+def page_words(folder: Path) -> str:
+    """Return the text of the page."""
+    return " ".join(words for _, words in Page(write_report(folder).read_text()).texts)
 
 
 def test_without_calibration_the_page_says_why(folder: Path) -> None:
