@@ -84,8 +84,8 @@ def keep_test(
     truth = (labels.long(), masks, labels.long()) if labelled else (None, None, None)
     first = slice(count)
     explanation = Explanation(*(part[first] for part in (maps, score_map, score, kl, kl, kl, images)))
-    given = [None if part is None else part[first] for part in truth]
-    kept.update(images[first], explanation, others, *given, image_of)
+    label, mask, kind = (None if part is None else part[first] for part in truth)
+    kept.update(images[first], explanation, others, label, mask, kind, image_of)
     kept.write(folder / KEPT_TEST, other_maps, normal)
 
 

@@ -16,6 +16,7 @@ from vaex.commands.sources import ImageFile
 from vaex.data import Folder, MVTec
 from vaex.data.images import read_pixels
 from vaex.data.normal import NormalImages
+from vaex.data.records import PastedSet, RecordSet
 from vaex.errors import VaexError
 from vaex.scores.evidence import Scored
 from vaex.scores.tiling import score_tiles
@@ -166,14 +167,18 @@ def test_an_image_is_decoded_once_and_kept_on_disk(photos: Path, monkeypatch: py
 
 def test_batches_tell_which_image_a_tile_is_of(photos: Path) -> None:
     data = ready(photos, pasted=2)
-    for split in (data.test_set, data.val_set.source, data.train_set.source):
+    val, train, test = data.val_set, data.train_set, data.test_set
+    assert isinstance(val, PastedSet)
+    assert isinstance(train, PastedSet)
+    for split in (test, val.source, train.source):
+        assert isinstance(split, RecordSet)
         files = [record.path for record in split.records]
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
         batch = split.__getitems__(order)
         assert batch["image_of"].dtype == torch.int64
         pairs = {(files[row], number) for row, number in zip(order, batch["image_of"].tolist(), strict=True)}
         assert len(pairs) == len(set(files)) == len({number for _, number in pairs})
-    for pasted, every in ((data.val_set, 2), (data.train_set, 3)):
+    for pasted, every in ((val, 2), (train, 3)):
         batch = everything(pasted)
         spoilt = batch["image_of"][batch["label"] == 1].unique()
         assert not torch.isin(batch["image_of"][batch["label"] == 0], spoilt).any()

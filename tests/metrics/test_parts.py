@@ -122,17 +122,17 @@ def test_all_or_none_have_an_image() -> None:
     for update, made in ((_localized, LocalizationMetrics), (_detected, lambda: DetectionMetrics(["kl"]))):
         for first in (True, False):
             metric: Any = made()
-            update(metric, [0, 1], whole=first)  # type: ignore[arg-type]
-            update(metric, [], whole=not first)  # type: ignore[arg-type]
+            update(metric, [0, 1], whole=first)
+            update(metric, [], whole=not first)
             before = metric.compute()
             counts = "2 of 3" if first else "1 of 3"
             with pytest.raises(
                 VaexError, match=f"Of {counts} maps or scores .* give images in every update, or in none"
             ):
-                update(metric, [2], whole=not first)  # type: ignore[arg-type]
+                update(metric, [2], whole=not first)
             assert str(metric.compute()) == str(before)
             other: Any = made()
-            update(other, [2], whole=not first)  # type: ignore[arg-type]
+            update(other, [2], whole=not first)
             other.merge_state(metric)
             with pytest.raises(VaexError, match=f"Of {counts} maps or scores"):
                 other.compute()

@@ -61,8 +61,8 @@ class KeptTest:
     def take(self, batch: Any, explanation: Explanation, scored: Mapping[str, Scored]) -> None:
         """Take in a batch of a data loader with its explanation and other scores."""
         labels = entry(batch, "label") if self.judged else None
-        others = (entry(batch, key) for key in ("mask", "group", "image_of"))
-        self.update(images_of(batch), explanation, scored, labels, *others)
+        masks, kinds, whole = (entry(batch, key) for key in ("mask", "group", "image_of"))
+        self.update(images_of(batch), explanation, scored, labels, masks, kinds, whole)
 
     def update(
         self,

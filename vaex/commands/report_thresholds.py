@@ -74,7 +74,7 @@ def whole_rows(rows: Sequence[Row]) -> list[Row]:
     for number, row in enumerate(rows):
         image = row.get("image_of")
         images.setdefault(("row", number) if image is None else image, []).append({**row, "number": number})
-    found = []
+    found: list[Row] = []
     for tiles in images.values():
         worst = max(tiles, key=lambda row: row["label"] or 0)
         found.append({**max(tiles, key=lambda row: row["score"]), "label": worst["label"], "kind": worst["kind"]})
