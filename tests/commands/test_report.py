@@ -317,8 +317,19 @@ def test_of_tiles_the_image_curves_and_failures_are_of_whole_images(folder: Path
     }
     assert data["gallery"]["called"] == "tiles"
     assert "Names count test tiles from 0" in words
+    assert "processes" not in words
     keep_test(folder, NORMAL, image_of=WHOSE)
     assert "Both are of images that were not cut: an image of many tiles is above more often." in page_words(folder)
+
+
+def test_curves_of_one_of_several_processes_say_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaex.callbacks.kept.processes", lambda: 2)
+    told = "Both are of what the first of 2 processes saw of the test, the numbers under Metrics of all."
+    keep_test(folder, NORMAL)
+    assert told in page_words(folder)
+    assert "highest tile of an image" not in page_words(folder)
+    keep_test(folder, NORMAL, image_of=WHOSE)
+    assert f"{told} The highest tile of an image may have been seen by another." in page_words(folder)
 
 
 def test_measures_of_a_run_in_tiles_say_what_they_count(folder: Path) -> None:

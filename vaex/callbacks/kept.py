@@ -16,6 +16,7 @@ from vaex.attention.targets import target_named
 from vaex.callbacks.batches import entry, images_of
 from vaex.callbacks.kept_arrays import IMAGE_SIDE, MAP_SIDE, covered, reduced, small_image, to_bytes
 from vaex.callbacks.kept_methods import Draw, Normal, further_methods, maps_of_methods, method_title
+from vaex.objectives.gathering import processes
 from vaex.runs import write_atomic
 from vaex.scores import Scored
 from vaex.types import Explanation
@@ -146,6 +147,7 @@ class KeptTest:
             "method": self.method,
             "methods": [self.method, *drawn],
             "rows": self._rows,
+            "processes": processes(),
             "gallery": numbers,
             "maps": ["score", *maps],
             "ranges": ranges,
