@@ -324,7 +324,7 @@ def test_of_tiles_the_image_curves_and_failures_are_of_whole_images(folder: Path
 
 def test_curves_of_one_of_several_processes_say_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaex.callbacks.kept.processes", lambda: 2)
-    told = "Both are of what the first of 2 processes saw of the test, the numbers under Metrics of all."
+    told = "Curves are of what the first of 2 processes saw of the test, the numbers under Metrics of all."
     keep_test(folder, NORMAL)
     assert told in page_words(folder)
     assert "highest tile of an image" not in page_words(folder)

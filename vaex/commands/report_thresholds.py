@@ -152,7 +152,7 @@ def curves(kept: Kept, sliders: Sliders) -> list[Markup]:
         return []
     if (count := kept.get("processes", 1)) > 1:
         notes.append(
-            f"Both are of what the first of {count} processes saw of the test, the numbers under Metrics of all."
+            f"Curves are of what the first of {count} processes saw of the test, the numbers under Metrics of all."
         )
         notes += ["The highest tile of an image may have been seen by another."] if tiles else []
     return [element("p", " ".join(notes), class_="note"), element("div", *plots, class_="plots")]
