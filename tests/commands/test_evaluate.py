@@ -6,13 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from tests.commands.test_train import train
+from vaex import explain, load
 from vaex.cli import main
+from vaex.commands.evaluate import take_held_out
+from vaex.data import Defects
+from vaex.errors import VaexError
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +117,42 @@ def test_a_checkpoint_with_a_foreign_target_is_refused(
     assert main(["evaluate", f"ckpt={tmp_path / 'hostile.ckpt'}", f"hydra.run.dir={tmp_path / 'a'}"]) == 1
     assert "Unknown data module in the checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "hit").exists()
+
+
+def test_held_out_images_are_judged_in_place_of_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The AUROC by scikit-learn of scores of the validation images and their pasted defects; no test image is read."""
+    data = ["data=defects", "data.size=32", "data.train=12", "data.val=9", "data.test_good=1", "data.test_defects=1"]
+    small = ["network.width=4", "network.depth=2", "network.hidden=8", "network.latents=3", "logger=none"]
+    run, folder = tmp_path / "run", tmp_path / "held_out"
+    train_it = ["train", *data, *small, "trainer.max_epochs=1", "callbacks=[checkpoint]", "calibrate=false"]
+    assert main([*train_it, "test=false", "report=false", f"hydra.run.dir={run}"]) == 0
+    chosen = ["callbacks=[attention]", "metrics.scores=[reconstruction]", "logger=none", "held_out=true"]
+    assert main(["evaluate", f"ckpt={run}", *chosen, f"hydra.run.dir={folder}"]) == 0
+    measured = json.loads((folder / "metrics.json").read_text())
+    assert set(measured) == {"held_out"}
+
+    module = Defects(size=32, train=12, val=9, test_good=1, test_defects=1, seed=0)
+    module.setup()
+    batch = module.val_set.__getitems__(list(range(len(module.val_set))))
+    assert (len(batch["label"]), int(batch["label"].sum())) == (18, 9)
+    scored = explain(load(run), batch["image"], score="reconstruction")
+    expected = roc_auc_score(batch["label"].numpy(), scored.score.numpy())
+    assert measured["held_out"]["image_auroc_reconstruction"] == pytest.approx(expected, abs=1e-6)
+    marked = batch["mask"].flatten().numpy() > 0.5
+    expected = roc_auc_score(marked, scored.score_map.flatten().numpy())
+    assert measured["held_out"]["pixel_auroc_reconstruction"] == pytest.approx(expected, abs=1e-6)
+
+    page = (folder / "report.html").read_text()
+    assert "held-out normal images and copies of them with pasted defects: no test" in page
+    capsys.readouterr()
+    assert main(["table", f"runs={folder}", "stage=held_out", "columns=[pixel_auroc]", "format=csv"]) == 0
+    assert f"{expected:.4f}" in capsys.readouterr().out
+
+
+class Foreign(pl.LightningDataModule):
+    """Not on the base of vaex."""
+
+
+def test_held_out_images_of_a_foreign_module_are_refused() -> None:
+    with pytest.raises(VaexError, match=r"needs a data module on the base of vaex\.data\.ImageDataModule, which For"):
+        take_held_out(Foreign())

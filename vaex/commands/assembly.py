@@ -203,12 +203,12 @@ class Run:
             log_stages(self.trainer.loggers, stages)
         return "last weights" if best is None else "best checkpoint", stages
 
-    def test(self) -> dict[str, dict[str, float]]:
-        """Test the module as it is; return the flat metrics."""
+    def test(self, stage: str = "test") -> dict[str, dict[str, float]]:
+        """Test the module as it is; return the flat metrics as those of ``stage``."""
         with closing(self.trainer.loggers):
             log_config(self.trainer.loggers, container(self.config), "evaluate")
             self.trainer.test(self.module, datamodule=self.data, verbose=False)
-            stages = {"test": self._flat("test") | self._beside(Path(self.config.paths.run))}
+            stages = {stage: self._flat("test") | self._beside(Path(self.config.paths.run))}
             log_stages(self.trainer.loggers, stages)
         return stages
 

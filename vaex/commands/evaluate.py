@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,7 +21,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def test_checkpoint(config: DictConfig) -> None:
-    """Test the checkpoint on all images and write metrics.json and pictures."""
+    """Test the checkpoint on all test images, or those held out, and write metrics.json and pictures."""
     if not config.ckpt:
         raise VaexError("Name a checkpoint: vaex evaluate ckpt=RUN_FOLDER, or ckpt=FILE.ckpt.")
     from vaex.build import load, read_checkpoint
@@ -53,18 +54,37 @@ def test_checkpoint(config: DictConfig) -> None:
             f"The data gives images of {'x'.join(map(str, shape))}, but the model was trained on "
             f"{'x'.join(map(str, takes))}; choose data that fits, or another checkpoint."
         )
+    if config.held_out:
+        take_held_out(run.data)
     run.data.prepare_data()
-    warning = None if config.random_weights else tested_again(model.config, run.data)
+    warning = None if config.random_weights or config.held_out else tested_again(model.config, run.data)
     if warning:
         print(f"vaex evaluate: {warning}", file=sys.stderr)
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
         record.content |= {"checkpoint": str(config.ckpt), "random_weights": config.random_weights}
         record.content["warning"] = warning
         record.content["resolution"] = compared_at(config, run.data)
-        stages = run.test()
+        stages = run.test("held_out" if config.held_out else "test")
         write_metrics(folder, **stages)
     title = "untrained network" if config.random_weights else "checkpoint"
+    title += ", held-out images" if config.held_out else ""
     report(folder, stages, title, record.content["resolution"], page=config.get("report", True))
+
+
+def take_held_out(data: Any) -> None:
+    """Let the test be of the validation images.
+
+    Raises:
+        VaexError: for a data module that is not built on vaex's.
+    """
+    from vaex.data import ImageDataModule
+
+    if not isinstance(data, ImageDataModule):
+        raise VaexError(
+            f"held_out=true needs a data module on the base of vaex.data.ImageDataModule, which {type(data).__name__} "
+            "is not; leave it out, or give your validation images as test_dataloader()."
+        )
+    data.held_out = True
 
 
 def score_untrained(config: DictConfig) -> None:

@@ -143,7 +143,7 @@ def _measured(
     score: Any,  # noqa: ARG001 - one form for both parts
     device: torch.device,
 ) -> dict[str, float]:
-    batches = list(spread_batches(data.test_set, chosen.images, BATCH))
+    batches = list(spread_batches(data.tested, chosen.images, BATCH))
     options = {key: attention[key] for key in MAPS if key in attention}
     target, reduce = target_named(options.get("target", "mean")), options.get("reduce", "sum")
     latents = attention.get("latents")
@@ -176,7 +176,7 @@ def _to_normal(
     options = {key: attention[key] for key in (*MAPS, "latents") if key in attention}
     judges = {"deletion_to_normal": score, "deletion_to_normal_kl": "kl"}
     sums, weights = dict.fromkeys(judges, 0.0), dict.fromkeys(judges, 0.0)
-    for items in spread_batches(data.test_set, chosen.images, BATCH):
+    for items in spread_batches(data.tested, chosen.images, BATCH):
         images = items["image"][anomalous(items)].to(device)
         normal = reconstructed(vae, images) if len(images) else None
         if normal is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vaex.commands.report_text import title_of
 from vaex.reporting.published import published_beside
@@ -25,9 +25,18 @@ TILES = (
 """What the measures of a test in tiles count."""
 
 
+TESTS = ("test", "held_out")
+
+
+def tested(result: Result) -> tuple[str, Mapping[str, float]]:
+    """Return the stage of the run's test and what it measured: of the test images, or of those held out."""
+    found = next((stage for stage in TESTS if result.measures.get(stage)), TESTS[0])
+    return found, result.measures.get(found, {})
+
+
 def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
     """Return all numbers without those of single kinds, a column per stage or run, and what was published."""
-    stages = [stage for stage in ("test", "val") if result.measures.get(stage)]
+    stages = [stage for stage in (*TESTS, "val") if result.measures.get(stage)]
     beside = split_by_score(result)
     columns = ["measure", "unit, better", *stages]
     columns += [f"{title_of(other)} ({other.folder.name}), test" for other in others]
@@ -42,7 +51,10 @@ def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
     ]
     parts = [table("Measures of this run" + (" and of other runs" if others else ""), columns, rows, texts=2)]
     sides = [(title_of(run), resolution_of(run.config)) for run in (result, *others)]
-    if told := resolution_sentence(sides) if any(map(counts_pixels, result.measures.get("test", {}))) else "":
+    if result.config.get("held_out"):
+        told = "Test images of this page are held-out normal images and copies of them with pasted defects: no test."
+        parts.append(element("p", told, class_="note"))
+    if told := resolution_sentence(sides) if any(map(counts_pixels, tested(result)[1])) else "":
         parts.append(element("p", told, class_="note"))
     if result.config.get("data.tile") and any(name.startswith(("image_auroc", "image_ap")) for name in names):
         parts.append(element("p", TILES, class_="note"))
@@ -53,9 +65,9 @@ def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
 
 
 def split_by_score(result: Result) -> dict[str, tuple[str, str]]:
-    """Return the test's measures that name a score, by their whole name: (measure, score)."""
+    """Return the measures of `tested` that name a score, by their whole name: (measure, score)."""
     found = {}
-    for name in result.measures.get("test", {}):
+    for name in tested(result)[1]:
         base = name.partition("/")[0]
         known = (*KINDS, THRESHOLD)
         measures = [measure for measure in known if base.startswith(f"{measure}_") and base not in known]
@@ -81,7 +93,7 @@ def published_table(result: Result) -> Markup | None:
 
 def kinds_section(result: Result) -> Section:
     """Return a table per measure: a row per score, the run's own first, a column per kind of defect."""
-    test = result.measures.get("test", {})
+    stage, test = tested(result)
     found = split_by_score(result)
     scores = list(dict.fromkeys(score for _, score in found.values()))
     label = str(result.config.get("score.label") or result.config.get("score.name"))
@@ -95,7 +107,7 @@ def kinds_section(result: Result) -> Section:
             if any(cell is not None for cell in cells):
                 rows.append([f"{score} (this run's score)" if score == label else score, *cells])
         if rows:
-            caption = f"{measure}, {unit_of(measure)}, test"
+            caption = f"{measure}, {unit_of(measure)}, {stage}"
             tables.append(table(caption, ["score", "all", *kinds], rows, best=measure != THRESHOLD))
     if not tables:
         return Section("kinds", "Kinds of defect and controls", Markup(""))

@@ -36,6 +36,9 @@ class ImageDataModule(pl.LightningDataModule):
     val_set: BatchedDataset
     test_set: BatchedDataset
 
+    held_out = False
+    """Whether a test is of the validation images in place of the test images: to choose by, where the test must not."""
+
     TEST_KEYS: tuple[str, ...] = ()
     """Arguments that say how many images the test has."""
 
@@ -125,9 +128,14 @@ class ImageDataModule(pl.LightningDataModule):
         """Loader of validation batches in dataset order, no image twice."""
         return self._loader(self.val_set, "val")
 
+    @property
+    def tested(self) -> BatchedDataset:
+        """The images that a test is of, see ``held_out``."""
+        return self.val_set if self.held_out else self.test_set
+
     def test_dataloader(self) -> DataLoader[Any]:
         """Loader of test batches in dataset order, no image twice."""
-        return self._loader(self.test_set, "test")
+        return self._loader(self.tested, "val" if self.held_out else "test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test loader, so that ``trainer.predict`` sees the same images."""
