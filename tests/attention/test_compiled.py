@@ -12,6 +12,7 @@ from vaex.attention.isolation import original
 from vaex.errors import VaexError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_models_have_the_same_maps(backend: str, vae: Any, images: Any) -> None:
     x = images("conv")

@@ -47,6 +47,7 @@ def check_resume(small_fit: SmallFit, tmp_path: Path, stopped: Watch, **options:
     return whole, first, second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, BATCHES, BATCHES + 2, 2 * BATCHES - 1, 2 * BATCHES, 3 * BATCHES - 1])
 def test_killed_after_any_step(small_fit: SmallFit, tmp_path: Path, step: int) -> None:
     _, first, second = check_resume(small_fit, tmp_path, Watch(kill_at=step))

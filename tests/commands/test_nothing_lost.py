@@ -87,6 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "phase"),
     [(signal.SIGINT, 130, "fit"), (signal.SIGTERM, 143, "fit"), (signal.SIGTERM, 143, "calibrate")],

@@ -15,6 +15,8 @@ from tests.distributed.cases import CASES, gradients, measures, own_noise, refus
 from tests.pairs import results, run_pair
 from vaex.cli import main
 
+pytestmark = pytest.mark.slow  # two processes that train
+
 CALLBACKS = "callbacks=[attention,checkpoint,traversal,latents,disentanglement,early_stopping]"
 RUN = [
     *(word for word in SMALL if not word.startswith(("callbacks", "data.val", "data.test", "data.batch"))),
