@@ -177,7 +177,7 @@ def test_held_out_images_are_not_augmented_as_those_of_a_test(tmp_path: Path) ->
         Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
     blur = {"name": "blur", "transforms": [{"name": "GaussianBlur", "p": 1.0}]}
     for split, refused in (("test", True), ("val", False), ("train", False)):
-        data = Folder(normal_dir=tmp_path, size=32, augmentation={**blur, "split": split})
+        data = Folder(normal_dir=str(tmp_path), size=32, augmentation={**blur, "split": split})
         with pytest.raises(VaexError, match="augmentation=blur is of test images") if refused else nullcontext():
             take_held_out(data)
         assert data.held_out is not refused

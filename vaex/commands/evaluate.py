@@ -87,8 +87,8 @@ def take_held_out(data: Any) -> None:
         )
     if type(data).test_dataloader is not ImageDataModule.test_dataloader:
         raise VaexError(
-            f"held_out=true needs the test_dataloader() of vaex.data.ImageDataModule, but {type(data).__name__} has one "
-            "of its own, which would show the test; give its images as test_set and leave test_dataloader() out."
+            f"held_out=true needs the test_dataloader() of vaex.data.ImageDataModule, but {type(data).__name__} has "
+            "one of its own, which would show the test; give its images as test_set and leave test_dataloader() out."
         )
     augmentation = getattr(data, "augmentation", None)
     if augmentation is not None and augmentation.options and augmentation.split == "test":

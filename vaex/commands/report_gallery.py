@@ -163,6 +163,5 @@ def gallery_note(kept: Kept, gallery: Gallery) -> str:
     more = f" Attention is there by {', '.join(methods)}, the first of which is the run's own." if methods[1:] else ""
     return (
         f"{shown}. Maps are averaged down to {height}x{width} cells.{more} Press a card to see all its maps. Names "
-        f"{named}"
-        + (" Each tile is judged by itself here, by its own part of the mask." if what == "tiles" else "")
+        f"{named}" + (" Each tile is judged by itself here, by its own part of the mask." if what == "tiles" else "")
     )

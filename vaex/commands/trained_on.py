@@ -61,7 +61,7 @@ def check_held_out(config: Mapping[str, Any], data: Any) -> None:
         )
 
 
-def tested_again(config: Mapping[str, Any], data: Any, held_out: bool = False) -> str | None:
+def tested_again(config: Mapping[str, Any], data: Any, held_out: bool) -> str | None:
     """Return in a sentence that the model of ``config`` was trained on images of the test of ``data``, where it was.
 
     With ``held_out`` the test is of the images held out.
