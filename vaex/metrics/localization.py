@@ -52,7 +52,7 @@ class LocalizationMetrics(Metric):
     whatever the maps are: AUROC within a quarter of it, AUPRO and AUPIMO within half; average precision alone within
     ``tolerance * (1 + log(1 / tolerance))``. The bound is for the worst case; usual errors are a thousandth of it.
     At the defaults memory stays below 1 GB, for 2^24 pixels and a sketch that grows with the logarithm of all, beside
-    16 bytes per image; image measures are always exact.
+    16 bytes per image, 24 per part; image measures are always exact.
 
     Raises:
         VaexError: ``max_fpr`` or ``tolerance`` is out of range, or ``exact_pixels`` is below 1.
