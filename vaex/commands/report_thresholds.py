@@ -154,7 +154,8 @@ def curves(kept: Kept, sliders: Sliders) -> list[Markup]:
         notes.append(
             f"Curves are of what the first of {count} processes saw of the test, the numbers under Metrics of all."
         )
-        notes += ["The highest tile of an image may have been seen by another."] if tiles else []
+        also = "and so may all that show its defect: then it counts as normal here."
+        notes += [f"The highest tile of an image may have been seen by another, {also}"] if tiles else []
     return [element("p", " ".join(notes), class_="note"), element("div", *plots, class_="plots")]
 
 
