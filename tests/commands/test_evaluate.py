@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,7 +19,7 @@ from tests.commands.test_train import train
 from vaex import explain, load
 from vaex.cli import main
 from vaex.commands.evaluate import take_held_out
-from vaex.data import Defects
+from vaex.data import Defects, Folder
 from vaex.errors import VaexError
 
 
@@ -143,7 +145,8 @@ def test_held_out_images_are_judged_in_place_of_the_test(tmp_path: Path, capsys:
     assert measured["held_out"]["pixel_auroc_reconstruction"] == pytest.approx(expected, abs=1e-6)
 
     page = (folder / "report.html").read_text()
-    assert "held-out normal images and copies of them with pasted defects: no test" in page
+    assert "held-out ones, of many data sets normal images and copies of them with pasted defects: no test" in page
+    assert "test_images=[N] of vaex explain shows others" in page
     capsys.readouterr()
     assert main(["table", f"runs={folder}", "stage=held_out", "columns=[pixel_auroc]", "format=csv"]) == 0
     assert f"{expected:.4f}" in capsys.readouterr().out
@@ -153,6 +156,28 @@ class Foreign(pl.LightningDataModule):
     """Not on the base of vaex."""
 
 
+class OwnLoader(Defects):
+    """Its test is not that of the base."""
+
+    def test_dataloader(self) -> Any:
+        return super().test_dataloader()
+
+
 def test_held_out_images_of_a_foreign_module_are_refused() -> None:
     with pytest.raises(VaexError, match=r"needs a data module on the base of vaex\.data\.ImageDataModule, which For"):
         take_held_out(Foreign())
+    own = OwnLoader(size=32, train=2, val=2)
+    with pytest.raises(VaexError, match="OwnLoader has one of its own, which would show the test"):
+        take_held_out(own)
+    assert not own.held_out
+
+
+def test_held_out_images_are_not_augmented_as_those_of_a_test(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    blur = {"name": "blur", "transforms": [{"name": "GaussianBlur", "p": 1.0}]}
+    for split, refused in (("test", True), ("val", False), ("train", False)):
+        data = Folder(normal_dir=str(tmp_path), size=32, augmentation={**blur, "split": split})
+        with pytest.raises(VaexError, match="augmentation=blur is of test images") if refused else nullcontext():
+            take_held_out(data)
+        assert data.held_out is not refused

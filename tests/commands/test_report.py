@@ -329,7 +329,29 @@ def test_curves_of_one_of_several_processes_say_so(folder: Path, monkeypatch: py
     assert told in page_words(folder)
     assert "highest tile of an image" not in page_words(folder)
     keep_test(folder, NORMAL, image_of=WHOSE)
-    assert f"{told} The highest tile of an image may have been seen by another." in page_words(folder)
+    also = "may have been seen by another, and so may all that show its defect: then it counts as normal here."
+    assert f"{told} The highest tile of an image {also}" in page_words(folder)
+
+
+def test_a_page_of_held_out_images_takes_them_for_no_test(folder: Path) -> None:
+    """They are those of its thresholds, are not the images that explain counts, and another run has some, too."""
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out": True}))
+    keep_test(folder, NORMAL)
+    measured = {"held_out": {"loss": 1.25, "aupro_own": 0.75}, "test": {"loss": 1.5, "aupro_own": 0.625}}
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "metrics.json").write_text(json.dumps({"held_out": {"loss": 2.125}}))
+    page = Page(write_report(folder, [str(other)]).read_text())
+    words = " ".join(text for _, text in page.texts)
+    assert "made of the very normal images of this page: their false alarms are no evidence." in words
+    assert "Names count held-out images and their copies from 0; test_images=[N] of vaex explain shows others." in words
+    assert "as test_images=[N]" not in words
+    assert any(text.endswith("(other), held_out") for _, text in page.texts)
+    assert "2.1250" in words
+    assert "aupro, [0, 1], held_out" in words  # kinds: of the stage that the pictures are of
+    assert "very normal images" not in page_words(other)
 
 
 def test_measures_of_a_run_in_tiles_say_what_they_count(folder: Path) -> None:

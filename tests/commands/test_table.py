@@ -124,6 +124,7 @@ def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["runs=.", "format=html"], "Unknown format of vaex table 'html'"),
         (["runs=.", "layout=rows"], "Unknown layout of vaex table 'rows'"),
         (["runs=.", "layout=runs", "published=true"], "stands beside MVTec AD by category"),
+        (["runs=.", "stage=val", "published=true"], "figures of tests, and stage=val is none; leave published=null"),
         (["runs=.", "published=[PatchKore]"], "did you mean 'PatchCore'"),
         (["runs=.", "stage=train"], "measured are test, val"),
         (["runs=.", "by=[network.size]"], "Unknown key in by 'network.size'"),

@@ -108,6 +108,16 @@ def test_a_test_of_images_of_the_training_says_so_and_keeps_it(place: Path, caps
     assert run_json(place / "fresh")["warning"] is None
 
 
+def test_held_out_images_of_the_training_say_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By another seed other images are held out, while the test is the folder it was."""
+    assert evaluate(place, place / "out", "held_out=true", "seed=1", "report=false") == 0
+    error = capsys.readouterr().err
+    assert "The numbers of these held-out images are too good: the images are those of the training, but split" in error
+    assert run_json(place / "out")["warning"] in error
+    assert evaluate(place, place / "same", "held_out=true", "report=false") == 0
+    assert run_json(place / "same")["warning"] is None
+
+
 def test_a_run_does_not_go_on_with_other_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(place / "good", 99, "05b.png")
     before = (place / "run" / "run.json").read_bytes()

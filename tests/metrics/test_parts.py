@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +117,23 @@ def test_an_image_of_a_part_without_marks_is_no_normal_one() -> None:
     expected = _by_hand() | _by_hand("cut", (4, 12)) | _by_hand("bent", (4, 12))
     assert _images(metric.compute()) == pytest.approx(expected, abs=1e-6)
     assert "image_auroc/rust" not in expected
+
+
+def test_parts_that_come_after_a_measure_count_in_the_next() -> None:
+    """Also those of another metric, and where unmarked parts are all that came."""
+    metric, other, tiles, lost = LocalizationMetrics(), LocalizationMetrics(), _tiles(), [4, 12]
+    _localized(metric, list(range(4)))
+    metric.compute()
+    _localized(other, [n for n in range(4, 14) if n not in lost])
+    metric.merge_state(other)
+    metric.compute()
+    metric.update_unmarked(tiles.scores[lost], WHOSE[lost])
+    assert metric.compute()["image_auroc"].item() == pytest.approx(_by_hand()["image_auroc"], abs=1e-6)
+    alone = LocalizationMetrics()
+    alone.update_unmarked(tiles.scores[lost], WHOSE[lost])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert alone.compute()["image_auroc"].isnan()
 
 
 def test_all_or_none_have_an_image() -> None:

@@ -57,7 +57,7 @@ def test_checkpoint(config: DictConfig) -> None:
     if config.held_out:
         take_held_out(run.data)
     run.data.prepare_data()
-    warning = None if config.random_weights or config.held_out else tested_again(model.config, run.data)
+    warning = None if config.random_weights else tested_again(model.config, run.data, bool(config.held_out))
     if warning:
         print(f"vaex evaluate: {warning}", file=sys.stderr)
     with RunRecord(folder, command_line(), config.seed, run.data) as record:
@@ -75,7 +75,8 @@ def take_held_out(data: Any) -> None:
     """Let the test be of the validation images.
 
     Raises:
-        VaexError: for a data module that is not built on vaex's.
+        VaexError: for a data module that is not built on vaex's, or makes the loader of its test itself, and where test
+            images shall be augmented.
     """
     from vaex.data import ImageDataModule
 
@@ -83,6 +84,17 @@ def take_held_out(data: Any) -> None:
         raise VaexError(
             f"held_out=true needs a data module on the base of vaex.data.ImageDataModule, which {type(data).__name__} "
             "is not; leave it out, or give your validation images as test_dataloader()."
+        )
+    if type(data).test_dataloader is not ImageDataModule.test_dataloader:
+        raise VaexError(
+            f"held_out=true needs the test_dataloader() of vaex.data.ImageDataModule, but {type(data).__name__} has "
+            "one of its own, which would show the test; give its images as test_set and leave test_dataloader() out."
+        )
+    augmentation = getattr(data, "augmentation", None)
+    if augmentation is not None and augmentation.options and augmentation.split == "test":
+        raise VaexError(
+            f"held_out=true measures validation images, but augmentation={augmentation.name} is of test images; set "
+            "augmentation.split=val, or augmentation=none."
         )
     data.held_out = True
 

@@ -85,6 +85,8 @@ def report_page(result: Any, others: Sequence[Any] = (), rate: float = FALSE_ALA
     from vaex.viz.report_page import page
 
     kept = read_kept(result.folder)
+    if kept:
+        kept["held_out"] = bool(result.config.get("held_out"))
     pictures = pictures_sections(result.folder)
     lead = "How this run learned, what it measured, and where it looks. All numbers are of the stage that is named."
     wholes = [(count, EVERY_MAP) for count in range(len(pictures), -1, -1)]

@@ -157,9 +157,11 @@ def gallery_note(kept: Kept, gallery: Gallery) -> str:
     shown = f"The {what} of highest and lowest score"
     shown += ", among all and among the normal and the anomalous ones" if labelled else ""
     methods = gallery.methods
+    named = f"count test {what} from 0, as test_images=[N] of vaex explain does."
+    if kept.get("held_out"):
+        named = f"count held-out {what} and their copies from 0; test_images=[N] of vaex explain shows others."
     more = f" Attention is there by {', '.join(methods)}, the first of which is the run's own." if methods[1:] else ""
     return (
         f"{shown}. Maps are averaged down to {height}x{width} cells.{more} Press a card to see all its maps. Names "
-        f"count test {what} from 0, as test_images=[N] of vaex explain does."
-        + (" Each tile is judged by itself here, by its own part of the mask." if what == "tiles" else "")
+        f"{named}" + (" Each tile is judged by itself here, by its own part of the mask." if what == "tiles" else "")
     )

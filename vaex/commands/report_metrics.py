@@ -30,7 +30,8 @@ TESTS = ("test", "held_out")
 
 def tested(result: Result) -> tuple[str, Mapping[str, float]]:
     """Return the stage of the run's test and what it measured: of the test images, or of those held out."""
-    found = next((stage for stage in TESTS if result.measures.get(stage)), TESTS[0])
+    order = TESTS[::-1] if result.config.get("held_out") else TESTS  # of a folder with both: that of its pictures
+    found = next((stage for stage in order if result.measures.get(stage)), TESTS[0])
     return found, result.measures.get(found, {})
 
 
@@ -39,20 +40,23 @@ def metrics_section(result: Result, others: Sequence[Result] = ()) -> Section:
     stages = [stage for stage in (*TESTS, "val") if result.measures.get(stage)]
     beside = split_by_score(result)
     columns = ["measure", "unit, better", *stages]
-    columns += [f"{title_of(other)} ({other.folder.name}), test" for other in others]
+    columns += [f"{title_of(other)} ({other.folder.name}), {tested(other)[0]}" for other in others]
     names = sorted({name for stage in stages for name in result.measures[stage] if "/" not in name} - set(beside))
     rows = [
         [
             *(name, ", ".join(filter(None, (unit_of(name), better_of(name))))),
             *(result.measures[stage].get(name) for stage in stages),
-            *(other.measures.get("test", {}).get(name) for other in others),
+            *(tested(other)[1].get(name) for other in others),
         ]
         for name in names
     ]
     parts = [table("Measures of this run" + (" and of other runs" if others else ""), columns, rows, texts=2)]
     sides = [(title_of(run), resolution_of(run.config)) for run in (result, *others)]
     if result.config.get("held_out"):
-        told = "Test images of this page are held-out normal images and copies of them with pasted defects: no test."
+        told = (
+            "Test images of this page are the held-out ones, of many data sets normal images and copies of them with "
+            "pasted defects: no test."
+        )
         parts.append(element("p", told, class_="note"))
     if told := resolution_sentence(sides) if any(map(counts_pixels, tested(result)[1])) else "":
         parts.append(element("p", told, class_="note"))

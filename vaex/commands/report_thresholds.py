@@ -154,7 +154,8 @@ def curves(kept: Kept, sliders: Sliders) -> list[Markup]:
         notes.append(
             f"Curves are of what the first of {count} processes saw of the test, the numbers under Metrics of all."
         )
-        notes += ["The highest tile of an image may have been seen by another."] if tiles else []
+        also = "and so may all that show its defect: then it counts as normal here."
+        notes += [f"The highest tile of an image may have been seen by another, {also}"] if tiles else []
     return [element("p", " ".join(notes), class_="note"), element("div", *plots, class_="plots")]
 
 
@@ -177,6 +178,11 @@ def threshold_notes(kept: Kept, sliders: Sliders) -> list[Markup]:
         said.append(f"Both are those of whole images, of the highest of their tiles; {counted}.")
     elif in_tiles(kept["rows"]) and image is not None and image.limit is not None:
         said.append("Both are of images that were not cut: an image of many tiles is above more often.")
+    if kept.get("held_out") and image is not None and image.limit is not None:
+        said.append(
+            "Of the data of the training it was made of the very normal images of this page: their false alarms are no "
+            "evidence."
+        )
     if sliders.reason:
         said.append(f"No calibrated threshold: {sliders.reason}")
     if (image is not None and image.points is not None) or (pixel is not None and pixel.points is not None):

@@ -96,6 +96,8 @@ def view_of(results: Sequence[Result], config: DictConfig) -> View:
     from vaex.reporting.groups import chosen_metrics, grouped
 
     published = published_option(config.published)
+    if published and config.stage != "test":
+        raise VaexError(f"published=... are figures of tests, and stage={config.stage} is none; leave published=null.")
     layout = chosen_layout(config.layout, results, published)
     metrics = chosen_metrics(results, config.stage, names_of(config.columns, "columns"))
     by = names_of(config.by, "by")

@@ -61,13 +61,18 @@ def check_held_out(config: Mapping[str, Any], data: Any) -> None:
         )
 
 
-def tested_again(config: Mapping[str, Any], data: Any) -> str | None:
-    """Return in a sentence that the model of ``config`` was trained on images of the test of ``data``, where it was."""
+def tested_again(config: Mapping[str, Any], data: Any, held_out: bool) -> str | None:
+    """Return in a sentence that the model of ``config`` was trained on images of the test of ``data``, where it was.
+
+    With ``held_out`` the test is of the images held out.
+    """
     change = _change(config, data)
-    if change is None or not change.tested:
+    if change is None or not (change.held_out if held_out else change.tested):
         return None
+    what, split, place = "this test", "test", "a folder of their own (data.normal_test_dir)"
+    if held_out:
+        what, split, place = "these held-out images", "val", "another folder (data.normal_dir)"
     return (
-        f"The numbers of this test are too good: {change.told()}. Train anew, put the images back as they were, or "
-        "name images that it has not seen: in a table with the split test (data.manifest), or in a folder of their own "
-        "(data.normal_test_dir)."
+        f"The numbers of {what} are too good: {change.told()}. Train anew, put the images back as they were, or "
+        f"name images that it has not seen: in a table with the split {split} (data.manifest), or in {place}."
     )
