@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vaex.viz.overlays import Array, Pixels, overlay
+from vaex.viz.tiles import shrunk
 
 LONGEST = 1024
 """Pixels of the longer side, at most."""
@@ -37,12 +38,7 @@ def decision_picture(
     values = np.nan_to_num(np.clip(score_map, 0, None), nan=0.0, posinf=0.0)
     if vmax is None:
         vmax = float(values.max(initial=0)) or None
-    step = -(-max(height, width) // LONGEST)
-    if step > 1:  # before the colours, which take ten times the memory; of the map the peaks are kept
-        image, values = (
-            _blocks(image, step, np.add) / _blocks(np.ones_like(image), step, np.add),
-            _blocks(values, step, np.maximum),
-        )
+    image, values = shrunk(image, values, LONGEST)  # before the colours, which take ten times the memory
     picture = Image.fromarray(overlay(image, values, vmax=vmax))
     if picture.size != shown:
         picture = picture.resize(shown, Image.Resampling.BILINEAR)
@@ -53,10 +49,3 @@ def decision_picture(
         right, bottom = max(int(x1 * across) - 1, left), max(int(y1 * down) - 1, top)
         pen.rectangle((left, top, right, bottom), outline=BOX, width=max(round(max(shown) / 256), 1))
     return np.asarray(picture).copy()
-
-
-def _blocks(values: Array, step: int, combine: np.ufunc) -> Array:
-    """Return the values of blocks of ``step`` x ``step`` pixels combined into one, those at the end smaller."""
-    for axis in (0, 1):
-        values = combine.reduceat(values, np.arange(0, values.shape[axis], step), axis=axis)
-    return values
