@@ -59,6 +59,7 @@ class Page:
                 self.file = gr.File(label="Drop an image, or click to choose one", elem_id="file", height=120)
                 sprites = self.explorer.takes_sprites
                 self.example = gr.Button("Take an example sprite", elem_id="example", size="sm", visible=sprites)
+                self.tile = gr.Dropdown([], label="tile", elem_id="tile", info="by falling score", visible=False)
                 self.asked = [
                     gr.Dropdown(list(part), value=next(iter(part)), label=label, elem_id=label, info=info)
                     for label, part, info in zip(
@@ -72,7 +73,6 @@ class Page:
                         strict=True,
                     )
                 ]
-                self.tile = gr.Dropdown([], label="tile", elem_id="tile", info="by falling score", visible=False)
                 self.stop = gr.Button("Stop", elem_id="stop", size="sm")
                 self.opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="opacity", buttons=[], elem_id="opacity")
                 self._draw_sliders()
@@ -113,7 +113,8 @@ class Page:
         self.file.upload(answers.on_file, [self.file, *asked], [*shown, *settings], **once)
         self.file.clear(answers.on_clear, None, [*shown, *settings], **once)
         self.example.click(answers.on_example, asked, [*shown, *settings], **once)
-        self.tile.input(answers.on_tile, [self.state, self.tile, *asked], [*shown, *settings], **once)
+        # select: input comes again when the list is left, and would undo what was moved since
+        self.tile.select(answers.on_tile, [self.state, self.tile, *asked], [*shown, *settings], **once)
         for control in self.asked:  # change: input comes again, with the old value, when a list is opened
             control.change(answers.on_change, controls, shown, **once)
         for slider in (self.opacity, *self.sliders):

@@ -13,8 +13,7 @@ from vaex.commands.scoring import Scorer
 from vaex.data.tiling import Tile, tile_pixels
 from vaex.viz import figure_to_array, tile_panel
 from vaex.viz.overlays import Array, Pixels
-from vaex.viz.panels import LARGE
-from vaex.viz.tiles import shrunk
+from vaex.viz.panels import large_small
 
 
 class Whole(NamedTuple):
@@ -25,7 +24,7 @@ class Whole(NamedTuple):
     score: float
     tiles: tuple[Tile, ...]
     scores: tuple[float, ...]
-    small: tuple[Array, Array]  # image and score map as they are drawn
+    small: tuple[Pixels, Array]  # image (h, w, 3) and score map (h, w) as they are drawn
 
     def tile(self, number: int, shape: tuple[int, int]) -> Tensor:
         """Return the pixels (1, C, h, w) of a tile at ``shape``, in [0, 1], that were scored."""
@@ -36,20 +35,16 @@ class Whole(NamedTuple):
         part = self.tiles[number]
         return part.left, part.top, part.right, part.bottom
 
-    def label(self, number: int) -> str:
-        """Return a tile's rank, score and place in words."""
-        x0, y0, x1, y1 = self.box(number)
-        return f"{number + 1}: score {self.scores[number]:.4g}, x {x0} to {x1}, y {y0} to {y1}"
-
     def labels(self) -> list[str]:
-        """Return the labels of all tiles."""
-        return [self.label(number) for number in range(len(self.tiles))]
+        """Return rank, score and upper left corner of each tile, in words."""
+        told = enumerate(zip(self.scores, self.tiles, strict=True), 1)
+        return [f"{rank}: {score:.4g} at x {part.left}, y {part.top}" for rank, (score, part) in told]
 
     def picture(self, number: int, label: str, opacity: float, vmax: float | None) -> Pixels:
         """Return the picture (h, w, 3) of the image and its score map, with an outline of a tile."""
         size = int(self.pixels.shape[2]), int(self.pixels.shape[1])
-        image, values = self.small
-        drawn = tile_panel(image, values, self.box(number), size, opacity=opacity, label=label, vmax=vmax)
+        picture, values = self.small
+        drawn = tile_panel(picture, values, self.box(number), size, opacity=opacity, label=label, vmax=vmax)
         return figure_to_array(drawn)
 
     def arrays(self) -> dict[str, Any]:
@@ -64,11 +59,13 @@ def whole_of(scorer: Scorer, pixels: Tensor) -> Whole:
     found = scorer.tiles(pixels)
     order = found.tile_scores.argsort(descending=True, stable=True).tolist()  # what is no number comes first
     score_map = found.score_map[0, 0].numpy()
+    stored = (pixels.numpy() * np.float32(255)).round().astype(np.uint8)
+    picture = np.broadcast_to(stored.transpose(1, 2, 0), (*score_map.shape, 3))
     return Whole(
-        (pixels.numpy() * 255).round().astype(np.uint8),
+        stored,
         score_map,
         float(found.score[0]),
         tuple(found.tiles[i] for i in order),
         tuple(float(found.tile_scores[i]) for i in order),
-        shrunk(pixels.permute(1, 2, 0).numpy(), score_map.clip(min=0), LARGE),
+        large_small(picture, score_map.clip(min=0)),
     )

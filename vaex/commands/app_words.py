@@ -48,13 +48,17 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     word = {None: "", True: "anomalous", False: "ok"}[verdict.anomalous]
     named = f"score {verdict.score:.4g} ({inspection.score.known_as})"
     head = f'<span class="vaex-{word or "open"}">{word or "no decision"}</span> {escape(named)}'
+    if view.whole is not None:
+        head += f", the highest of {len(view.whole.tiles)} tiles"
     if view.decoded is not None and view.moved:
         before = "" if view.whole is None else f"this tile {view.whole.scores[view.place]:.4g}, "
         head += f"; {before}decoded from the sliders: {float(view.decoded.explanation.score[0]):.4g}"
     seen = f"{view.name}: {view.size[0]} x {view.size[1]} pixels"
     if view.whole is not None:
-        seen += f", scored in {len(view.whole.tiles)} tiles of {explorer.tile} pixels that share {explorer.overlap}"
-        seen += f". Looked at is tile {view.whole.label(view.place)}"
+        seen += f", in tiles of {explorer.tile} pixels that share {explorer.overlap}"
+        x0, y0, x1, y1 = view.whole.box(view.place)
+        score = view.whole.scores[view.place]
+        seen += f". Below is tile {view.place + 1} by score: {score:.4g}, x {x0} to {x1}, y {y0} to {y1}"
     elif view.size != (width, height):
         seen += f", seen as {width} x {height}"
     said = [*inspection.sentences()]

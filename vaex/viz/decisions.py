@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vaex.viz.overlays import Array, Pixels, overlay
-from vaex.viz.tiles import shrunk
+from vaex.viz.tiles import in_blocks
 
 LONGEST = 1024
 """Pixels of the longer side, at most."""
@@ -38,7 +38,11 @@ def decision_picture(
     values = np.nan_to_num(np.clip(score_map, 0, None), nan=0.0, posinf=0.0)
     if vmax is None:
         vmax = float(values.max(initial=0)) or None
-    image, values = shrunk(image, values, LONGEST)  # before the colours, which take ten times the memory
+    step = -(-max(height, width) // LONGEST)
+    if step > 1:  # before the colours, which take ten times the memory; of the map the peaks are kept
+        small = -(-height // step), -(-width // step)
+        image = in_blocks(image, small, np.add) / in_blocks(np.ones_like(image), small, np.add)
+        values = in_blocks(values, small, np.maximum)
     picture = Image.fromarray(overlay(image, values, vmax=vmax))
     if picture.size != shown:
         picture = picture.resize(shown, Image.Resampling.BILINEAR)

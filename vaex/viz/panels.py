@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from vaex.errors import VaexError
 from vaex.viz.grid import SCORE_COLOURS, compose
-from vaex.viz.overlays import OPACITY, Array, check_map, overlay, scale_of
-from vaex.viz.tiles import fit, framed, resize, shrunk, to_tiles
+from vaex.viz.overlays import OPACITY, Array, Pixels, check_map, overlay, scale_of
+from vaex.viz.tiles import fit, framed, in_blocks, resize, to_tiles
 
 CELL = 200  # pixels of a cell's longer side
 LARGE = 400  # of one that shows a large image
@@ -91,8 +91,16 @@ def images_panel(
     return compose([drawn], cell, [titles], [""], [(label, top, SCORE_COLOURS, False)], note, opacity)
 
 
+def large_small(picture: Pixels, score_map: Array) -> tuple[Pixels, Array]:
+    """Return a picture (H, W, 3) and its map (H, W) no larger than `tile_panel` draws them; the map keeps its peaks."""
+    size = fit((int(score_map.shape[0]), int(score_map.shape[1])), LARGE)
+    if size[0] >= score_map.shape[0]:
+        return picture, score_map
+    return resize(picture, size), in_blocks(score_map, size, np.maximum)
+
+
 def tile_panel(
-    image: Array,
+    picture: Pixels,
     score_map: Array,
     box: tuple[int, int, int, int],
     size: tuple[int, int],
@@ -103,9 +111,9 @@ def tile_panel(
 ) -> Figure:
     """Draw a large image, and beside it its score map over it, both with an outline of one of its tiles.
 
-    ``image`` (H, W, C) float in [0, 1] and ``score_map`` (H, W), what is below 0 being 0, may be smaller than the
-    image's own ``size`` (width, height), in whose pixels the tile's ``box`` (x0, y0, x1, y1) is. ``vmax`` is the value
-    of full colour, None for the map's own maximum.
+    ``picture`` (H, W, 3) in 0..255 and ``score_map`` (H, W), what is below 0 being 0, may be smaller than the image's
+    own ``size`` (width, height), in whose pixels the tile's ``box`` (x0, y0, x1, y1) is. ``vmax`` is the value of full
+    colour, None for the map's own maximum.
 
     Raises:
         VaexError: shapes do not fit each other, or a value is not finite.
@@ -113,14 +121,12 @@ def tile_panel(
     values = np.asarray(score_map).clip(min=0)
     check_map(values, signed=False)
     top = scale_of(values, vmax)
-    image, values = shrunk(np.asarray(image), values, LARGE)
-    over = overlay(image, values, vmax=top, opacity=opacity, colormap=SCORE_COLOURS)
+    picture, values = large_small(picture, values)
+    over = overlay(picture / 255, values, vmax=top, opacity=opacity, colormap=SCORE_COLOURS)
     cell = fit((int(values.shape[0]), int(values.shape[1])), LARGE)
     across, down = cell[1] / size[0], cell[0] / size[1]
     place = (int(box[0] * across), int(box[1] * down), round(box[2] * across), round(box[3] * down))
-    plain = to_tiles(image.transpose(2, 0, 1)[None], "image")[0]
-    drawn = [framed(resize(one, cell), place) for one in (plain, over)]
+    drawn = [framed(resize(one, cell), place) for one in (picture, over)]
     note = "Colour over the grey image: score map, put together from those of all tiles. The outline is the tile below."
-    return compose(
-        [drawn], cell, [["whole image", "score map"]], [""], [(label, top, SCORE_COLOURS, False)], note, opacity
-    )
+    bars: list[tuple[str, float, str | None, bool]] = [(label, top, SCORE_COLOURS, False)]
+    return compose([drawn], cell, [["whole image", "score map"]], [""], bars, note, opacity)

@@ -81,17 +81,6 @@ def in_blocks(values: Array, size: tuple[int, int], combine: np.ufunc) -> Array:
     return values
 
 
-def shrunk(image: Array, score_map: Array, longest: int) -> tuple[Array, Array]:
-    """Return an image (H, W, C), float, and its map (H, W), neither side longer: of the map the peaks are kept."""
-    height, width = score_map.shape
-    step = -(-max(height, width) // longest)
-    if step <= 1:
-        return image, score_map
-    size = -(-height // step), -(-width // step)
-    covered = in_blocks(np.ones((height, width, 1), dtype=np.float32), size, np.add)
-    return in_blocks(image, size, np.add) / covered, in_blocks(score_map, size, np.maximum)
-
-
 def framed(tile: Pixels, box: tuple[int, int, int, int], thickness: int = 2) -> Pixels:
     """Return the tile (H, W, 3) with a line just inside ``box`` (x0, y0, x1, y1), which may be all of it."""
     picture = Image.fromarray(tile)
