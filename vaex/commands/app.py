@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,9 @@ from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
 from vaex.commands.same_reading import cut_once
 from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device, white_of
 from vaex.errors import VaexError
+
+if TYPE_CHECKING:
+    from vaex.commands.app_explorer import Explorer
 
 DEFAULT_CHECKPOINT = "sprites"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -111,24 +114,30 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_OFFLINE": "1"}
     gr: Any = importlib.import_module("gradio")
-    from vaex.build import load
     from vaex.commands.app_choices import choices_for
-    from vaex.commands.app_explorer import Explorer
     from vaex.commands.app_page import page_of
-    from vaex.commands.inspection import inspection_of
     from vaex.commands.quieting import quiet
 
     quiet()
+    explorer = explorer_for(config, options)
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
+    theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
+    choices = choices_for(explorer.model, explorer.shape, options)
+    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
+
+
+def explorer_for(config: DictConfig, options: dict[str, Any]) -> Explorer:
+    """Return the model of the checkpoint with what decides on its images; ``options`` are those of the maps."""
+    from vaex.build import load
+    from vaex.commands.app_explorer import Explorer
+    from vaex.commands.inspection import inspection_of
+
     model = load(config.ckpt)
     model.to(pick_device(config.device))
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    shape, cut = model_shape(model), (config.tile, config.overlap)
     inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
-    explorer = Explorer(model, options, inspection, shape, config.max_latents, white_of(config.data), *cut)
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
-    theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
-    choices = choices_for(model, shape, options)
-    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
+    read = (white_of(config.data), config.tile, config.overlap)
+    return Explorer(model, options, inspection, model_shape(model), config.max_latents, *read)
 
 
 def run_server(page: Any, theme: Any, door: socket.socket, host: str, port: int) -> None:
