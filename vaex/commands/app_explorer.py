@@ -104,8 +104,9 @@ class Explorer:
         whole = None if self.tile is None else whole_of(self.scorer, pixels)
         own = self._look(pixels[None] if whole is None else whole.tile(0, self.shape[1:]), asked)
         said = own.explanation
-        found = (said.score_map[0, 0].numpy(), float(said.score[0])) if whole is None else whole[1:3]
-        verdict = self.inspection.judge(*found, size)
+        score_map = said.score_map[0, 0].numpy() if whole is None else whole.score_map
+        score = float(said.score[0]) if whole is None else whole.score
+        verdict = self.inspection.judge(score_map, score, size)
         view = View(name, size, asked, own, verdict, tuple(self.ranked(said)[: self.most]), None, whole=whole)
         return self.move(view, {})
 

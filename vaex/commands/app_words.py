@@ -113,7 +113,7 @@ def write_archive(explorer: Explorer, view: View, path: Path, opacity: float = O
     latents = latents_of_maps(named, view.asked.target, explorer.options.get("latents"))
     every = np.stack([one.maps[0].numpy() for one in there.values()])
     top, signed = scale_of(every, None), bool(every.min() < 0)
-    about = {
+    about: dict[str, Any] = {
         "image": view.name,
         "layer": label_of(view.asked.layer),
         "method": label_of(view.asked.method),
@@ -127,8 +127,8 @@ def write_archive(explorer: Explorer, view: View, path: Path, opacity: float = O
     }
     if view.whole is not None:
         place, cut = view.place, {"side": explorer.tile, "overlap": explorer.overlap, "count": len(view.whole.tiles)}
-        one = {"rank": place + 1, "box": view.whole.box(place), "score": view.whole.scores[place]}
-        about |= {"size": view.size, "tiles": cut, "tile": one}
+        tile = {"rank": place + 1, "box": view.whole.box(place), "score": view.whole.scores[place]}
+        about |= {"size": view.size, "tiles": cut, "tile": tile}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
