@@ -21,8 +21,9 @@ from vaex.build import build_model
 from vaex.cli import main
 from vaex.commands.app import listening
 from vaex.commands.app_choices import choices_for, label_of, spatial_layers
-from vaex.commands.app_explorer import REACH, Asked, Explorer
+from vaex.commands.app_explorer import REACH, Explorer
 from vaex.commands.app_stopping import StoppedError, Stopping
+from vaex.commands.app_view import Asked
 from vaex.commands.app_words import empty_html, error_html, own_asked, verdict_html, write_archive
 from vaex.commands.inspection import Inspection
 from vaex.data.render import example_sprites

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.commands.browser import Browser, chromium
+from tests.commands.test_app_tiles import draw, save_checkpoint
 from vaex.data.render import example_sprites
 
 pytestmark = [
@@ -42,6 +44,8 @@ def start(*arguments: str, program: Sequence[str] = ("-m", "vaex")) -> tuple[sub
     signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     line = process.stdout.readline()
+    while line.startswith("Images are scored in tiles"):
+        line = process.stdout.readline()
     if not line.startswith("Look at "):
         process.kill()
         pytest.fail(line + process.communicate()[1])
@@ -106,6 +110,48 @@ def test_an_image_is_dropped_its_latents_moved_and_its_maps_taken(app: str, brow
 
     assert [url for url in browser.requests if not url.startswith((app, "data:", "blob:"))] == []
     assert browser.errors == []
+
+
+def test_a_large_image_is_looked_at_tile_by_tile(browser: Browser, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.ckpt")
+    draw(tmp_path)
+    process, address = start(f"ckpt={tmp_path / 'model.ckpt'}")
+    try:
+        browser.open(address)
+        browser.until("!!document.querySelector('#file input[type=file]')")
+        assert "it is scored in tiles of 24 pixels that share 8" in browser.until(WORDS)
+        assert not browser.ask("!!document.querySelector('#tile input')")
+        browser.upload("#file input[type=file]", tmp_path / "defect.png")
+        browser.until(f"!!({SHOWN.format('maps')}) && {WORDS}.includes('Below is tile 1 by score')")
+        assert "the highest of 12 tiles" in browser.ask(WORDS)
+        before = {name: browser.ask(SHOWN.format(name)) for name in ("whole", "images", "maps")}
+        for place in (6, 3):
+            option = f"[role=option][data-index='{place - 1}']"
+
+            def choose_tile(option: str = option) -> None:
+                browser.click("#tile input")
+                browser.until(f"!!document.querySelector({option!r})", 10)
+                browser.click(option)
+
+            browser.repeat(choose_tile, f"{WORDS}.includes('Below is tile {place} by score')")
+            assert browser.ask("document.querySelector('#tile input').value").startswith(f"{place}: ")
+        after = {name: browser.ask(SHOWN.format(name)) for name in before}
+        assert not set(before.values()) & set(after.values())
+        value = float(browser.until(f"document.querySelector('{SLIDER}').value"))
+        low, high = (float(browser.ask(f"document.querySelector('{SLIDER}').{end}")) for end in ("min", "max"))
+        browser.drag(SLIDER, (value - low) / (high - low), 0.1 if value > 0 else 0.9)
+        browser.until(f"{WORDS}.includes('decoded from the sliders')")
+        browser.click("#zip")
+        made = browser.until("document.querySelector('#made a') && document.querySelector('#made a').href")
+        assert "/defect_x" in made
+        with urllib.request.urlopen(made) as answer, zipfile.ZipFile(io.BytesIO(answer.read())) as archive:
+            about = json.loads(archive.read("about.json"))
+        assert about["tile"]["rank"] == 3
+        assert about["moved"]  # leaving the list of tiles has undone nothing
+        assert browser.errors == []
+    finally:
+        process.kill()
+        process.communicate()
 
 
 ENDLESS = """

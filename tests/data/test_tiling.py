@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vaex.data.tiling import check_tile, tiles_of
+from vaex.data.tiling import Tile, check_tile, tile_pixels, tiles_of
 from vaex.errors import VaexError
 
 
@@ -30,3 +30,12 @@ def test_tiles_out_of_range(tile: int, overlap: int) -> None:
         tiles_of(40, 40, tile, overlap)
     with pytest.raises(VaexError, match=r"data\.tile and data\.overlap are whole pixels"):
         check_tile(tile, overlap, "data.")
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (32, 48), (7, 9)])
+def test_a_tile_of_floats_is_that_of_8_bits(shape: tuple[int, int]) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (3, 40, 30), dtype=np.uint8)
+    part = Tile(5, 25, 10, 22)
+    whole = tile_pixels(stored / np.float32(255), part, shape)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(whole, tile_pixels(stored, part, shape) / np.float32(255))

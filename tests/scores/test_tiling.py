@@ -39,6 +39,9 @@ def test_a_pointwise_score_is_that_of_the_whole_image(
     torch.testing.assert_close(found.score_map, whole.score_map)
     assert torch.equal(found.score, whole.score)
     assert all(size[0] <= batch_size and size[1:] == (3, tile, tile) for size in sizes)
+    assert found.tiles == tiles_of(height, width, tile, overlap)
+    expected = [float(whole.score_map[0, 0, t.top : t.bottom, t.left : t.right].max()) for t in found.tiles]
+    assert found.tile_scores.tolist() == expected
 
 
 def test_tiles_of_another_size_than_the_model_takes() -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from vaex.errors import VaexError
-from vaex.viz import figure_to_array, images_panel, maps_panel, overlay
+from vaex.viz import figure_to_array, images_panel, maps_panel, overlay, tile_panel
 from vaex.viz.overlays import Pixels
+from vaex.viz.panels import LARGE
+from vaex.viz.tiles import framed
 
 IMAGES = np.random.default_rng(0).random((2, 1, 200, 200))
 MAPS = np.random.default_rng(1).random((2, 5, 200, 200)) * np.array([1, 2])[:, None, None, None]
@@ -53,6 +55,32 @@ def test_score_maps_share_a_scale_that_begins_at_0() -> None:
     (b,) = places(picture, overlay(grey[1], second, vmax=top, colormap="viridis"))
     assert image[0] == a[0] == b[0]
     assert image[1] < a[1] < b[1]
+
+
+def test_score_maps_may_be_on_the_scale_of_another() -> None:
+    picture = figure_to_array(images_panel([], [("a", IMAGES[0], MAPS[0, 0])], vmax=5.0))
+    grey = np.rint(IMAGES[0, 0] * 255) / 255
+    assert places(picture, overlay(grey, MAPS[0, 0], vmax=5.0, colormap="viridis"))
+
+
+def test_a_tile_is_outlined_in_the_image_and_its_score_map() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    picture = figure_to_array(tile_panel(colours, MAPS[0, 0] - 0.5, (100, 40, 200, 80), (400, 400), vmax=2.0))
+    large = colours.repeat(2, axis=0).repeat(2, axis=1)
+    over = overlay(colours / 255, (MAPS[0, 0] - 0.5).clip(0), vmax=2.0, colormap="viridis")
+    coloured = over.repeat(2, axis=0).repeat(2, axis=1)
+    ((y, x),) = places(picture, framed(large, (100, 40, 200, 80))[:200, :200])
+    ((again, beside),) = places(picture, framed(coloured, (100, 40, 200, 80))[:200, :200])
+    assert y == again
+    assert x + LARGE < beside
+
+
+def test_a_large_image_is_made_smaller_and_the_map_keeps_its_peaks() -> None:
+    values = np.zeros((600, 3 * LARGE))
+    values[300, 700] = 1.0
+    picture = figure_to_array(tile_panel(np.zeros((*values.shape, 3), np.uint8), values, (0, 0, 9, 9), (1200, 600)))
+    strongest = overlay(np.zeros((1, 1, 1)), np.ones((1, 1)), vmax=1.0, colormap="viridis")[0, 0]
+    assert (picture == strongest).all(-1).any()
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

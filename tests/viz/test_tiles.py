@@ -7,7 +7,7 @@ import pytest
 
 from vaex.errors import VaexError
 from vaex.viz import image_grid
-from vaex.viz.tiles import OUTLINE, SEPARATOR, fit, outlined, resize
+from vaex.viz.tiles import OUTLINE, SEPARATOR, fit, framed, in_blocks, outlined, resize
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -49,6 +49,25 @@ def test_resize_keeps_squares_up_and_means_down() -> None:
     assert np.array_equal(resize(tile, (8, 12)), tile.repeat(2, axis=0).repeat(2, axis=1))
     halved = tile.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
     assert np.abs(resize(tile, (2, 3)) - halved).max() <= 1
+
+
+def test_blocks_cover_all_values() -> None:
+    values = np.random.default_rng(0).random((7, 10, 2))
+    found = in_blocks(values, (3, 4), np.maximum)
+    rows, columns = [(0, 2), (2, 4), (4, 7)], [(0, 2), (2, 5), (5, 7), (7, 10)]
+    expected = [[values[top:bottom, left:right].max((0, 1)) for left, right in columns] for top, bottom in rows]
+    np.testing.assert_array_equal(found, expected)
+    assert in_blocks(values, (3, 4), np.add).sum() == pytest.approx(values.sum())
+
+
+def test_a_frame_lies_just_inside_the_box() -> None:
+    tile = np.full((12, 14, 3), 50, dtype=np.uint8)
+    line = (framed(tile, (2, 3, 9, 11)) == OUTLINE).all(axis=2)
+    expected = np.zeros((12, 14), dtype=bool)
+    expected[3:11, 2:9] = True
+    expected[5:9, 4:7] = False
+    np.testing.assert_array_equal(line, expected)
+    assert (framed(tile, (0, 0, 14, 12)) == OUTLINE).all(axis=2)[[0, 0, -1, -1], [0, -1, 0, -1]].all()
 
 
 def test_outline_lies_just_outside_the_mask() -> None:

@@ -10,25 +10,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vaex.commands.launch import checkpoint_choices, under_hydra, value_of
+from vaex.commands.same_reading import cut_once
 from vaex.commands.sources import at_least_one, list_option, model_shape, pick_device, white_of
 from vaex.errors import VaexError
+
+if TYPE_CHECKING:
+    from vaex.commands.app_explorer import Explorer
 
 DEFAULT_CHECKPOINT = "sprites"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WHOLE: dict[Any, Any] = {
     "roi": None,
-    "tile": None,
     "min_area": 0,
     "pixel_rate": 0,
     "pixel_threshold": None,
     "pictures": "true",
 }
-"""What `vaex.commands.inspection` asks beside the keys of the page: whole images, no regions."""
+"""What `vaex.commands.inspection` asks beside the keys of the page: all of an image, no regions."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -52,6 +55,8 @@ def serve(config: DictConfig) -> None:
         page, theme = page_for(config, options, Path(folder))
         host, port = door.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
+        for sentence in cut_once(config):
+            print(sentence, flush=True)
         address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}"  # noqa: S104 - compared
         if str(config.host) not in LOOPBACK:
             print(f"Whoever reaches {host}:{port} can use this page: it has no password.", flush=True)
@@ -71,7 +76,8 @@ def checked_options(config: DictConfig) -> dict[str, Any]:
     port = config.port
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise VaexError(f"port must be a whole number from 1 to 65535, or 0 for one that is free, got {port}.")
-    check_inspection(DictConfig({**WHOLE, "false_alarm_rate": config.false_alarm_rate, "threshold": config.threshold}))
+    keys = ("false_alarm_rate", "threshold", "tile", "overlap")
+    check_inspection(DictConfig({**WHOLE, **{key: config[key] for key in keys}}))
     options: Any = OmegaConf.to_container(config.attention, resolve=True)
     if options.get("latents") is not None:
         options["latents"] = list_option(options["latents"], "attention.latents")
@@ -108,26 +114,30 @@ def page_for(config: DictConfig, options: dict[str, Any], folder: Path) -> tuple
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_OFFLINE": "1"}
     gr: Any = importlib.import_module("gradio")
-    from vaex.build import load
     from vaex.commands.app_choices import choices_for
-    from vaex.commands.app_explorer import Explorer
     from vaex.commands.app_page import page_of
-    from vaex.commands.inspection import inspection_of
     from vaex.commands.quieting import quiet
 
     quiet()
+    explorer = explorer_for(config, options)
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
+    theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
+    choices = choices_for(explorer.model, explorer.shape, options)
+    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
+
+
+def explorer_for(config: DictConfig, options: dict[str, Any]) -> Explorer:
+    """Return the model of the checkpoint with what decides on its images; ``options`` are those of the maps."""
+    from vaex.build import load
+    from vaex.commands.app_explorer import Explorer
+    from vaex.commands.inspection import inspection_of
+
     model = load(config.ckpt)
     model.to(pick_device(config.device))
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    shape = model_shape(model)
-    white = white_of((model.config.get("run") or {}).get("data"))
-    asked["data"] = {"white": white}
     inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
-    explorer = Explorer(model, options, inspection, shape, config.max_latents, white)
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
-    theme = theme.set(block_info_text_color="*neutral_600")  # its own is too pale to read
-    choices = choices_for(model, shape, options)
-    return page_of(explorer, choices, "/".join(Path(str(config.ckpt)).parts[-2:]), folder), theme
+    read = (white_of(config.data), config.tile, config.overlap)
+    return Explorer(model, options, inspection, model_shape(model), config.max_latents, *read)
 
 
 def run_server(page: Any, theme: Any, door: socket.socket, host: str, port: int) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from vaex.attention.isolation import original, undisturbed
 from vaex.attention.outputs import reconstruction_of
 from vaex.columns import kl_of_maps, latents_of_maps, title_of, titles_of_totals
-from vaex.commands.inspection import Inspection, Verdict
-from vaex.commands.scoring import part_of
-from vaex.commands.sources import ImageFile
+from vaex.commands.app_tiles import whole_of
+from vaex.commands.app_view import Asked, Looked, View
+from vaex.commands.inspection import Inspection
+from vaex.commands.scoring import Scorer, part_of
+from vaex.commands.sources import ImageFile, size_and_pixels
 from vaex.errors import VaexError
 from vaex.explanation import explain
 from vaex.probing import attention_of, codes_of_latents
@@ -27,56 +29,16 @@ from vaex.viz.overlays import OPACITY, Pixels
 REACH = 4.0
 """How far from 0 a slider goes at least; a prior of N(0, 1) has nothing beyond."""
 
-
-class Asked(NamedTuple):
-    """Which maps are drawn."""
-
-    layer: Any
-    method: Any
-    target: Any
-
-
-class Looked(NamedTuple):
-    """What the model says of one image; tensors are on the CPU."""
-
-    image: Tensor  # (1, C, H, W)
-    explanation: Explanation  # with the options that the checkpoint is configured with
-    maps: Tensor  # (1, T, H, W) as asked
-
-
-@dataclass(frozen=True)
-class View:
-    """One image, what was asked of it, and where its latents were moved to; a change makes another view."""
-
-    name: str
-    size: tuple[int, int]  # (width, height) of the file
-    asked: Asked
-    own: Looked
-    verdict: Verdict
-    shown: tuple[int, ...]  # latents of highest KL, whose maps and sliders are on the page
-    extra: int | None  # one more
-    moved: tuple[tuple[int, float], ...] = ()  # latent, value
-    decoded: Looked | None = None  # what the moved code decodes to; None where the model decodes no images
-
-    @property
-    def code(self) -> Tensor:
-        """Posterior mean, (D,) or (D, h, w)."""
-        return self.own.explanation.mean[0]
-
-    def latents(self) -> list[int]:
-        """Return the latents on the page."""
-        return [*self.shown, *([] if self.extra is None else [self.extra])]
-
-    def value(self, latent: int) -> float:
-        """Return where the slider of a latent stands, rounded as it is drawn."""
-        return round(dict(self.moved).get(latent, float(self.code[latent])), 2)
+AT_ONCE = 32
+"""Tiles per forward pass: as many as `vaex explain` takes, so that scores are its to the last digit."""
 
 
 @dataclass
 class Explorer:
     """A model in evaluation mode, on its device, and how it is asked; ``most`` latents are shown at first.
 
-    ``white`` is what is white in the files that are opened, see `vaex.data.images.read_image`.
+    ``white`` is what is white in the files that are opened, see `vaex.data.images.read_image`. With ``tile`` images are
+    scored in tiles that share ``overlap`` pixels, and one tile at a time is looked at.
     """
 
     model: nn.Module
@@ -85,6 +47,8 @@ class Explorer:
     shape: tuple[int, int, int]
     most: int = 6
     white: float | None = None
+    tile: int | None = None
+    overlap: int = 0
 
     def __post_init__(self) -> None:
         self.device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
@@ -96,6 +60,8 @@ class Explorer:
         decodes = self._decode(code) is not None
         self.movable = decodes and not self.grid
         self.reason = self._reason(decodes)
+        score, cut = self.inspection.score, (self.tile, self.overlap, AT_ONCE)
+        self.scorer = Scorer(self.model, self.device, score, self.options, self.shape, *cut)
 
     def _reason(self, decodes: bool) -> str:
         """Return in a sentence why there are no sliders; empty where there are."""
@@ -112,10 +78,10 @@ class Explorer:
         """
         file = ImageFile(path, self.shape, self.white)
         try:
-            pixels, size = torch.from_numpy(file()), file.size()
+            size, pixels = size_and_pixels(file, original=self.tile is not None)
         except VaexError as error:
             raise VaexError(str(error).replace(str(path), name)) from error
-        return self.see(pixels, name, size, asked)
+        return self.see(torch.from_numpy(pixels), name, size, asked)
 
     def example(self, asked: Asked) -> View:
         """Return the view of a sprite, for models of such images (see `takes_sprites`)."""
@@ -130,12 +96,28 @@ class Explorer:
         return self.shape[0] == 1 and self.shape[1] == self.shape[2]
 
     def see(self, pixels: Tensor, name: str, size: tuple[int, int], asked: Asked) -> View:
-        """Return the view of an image (C, H, W) in [0, 1] whose file is ``size`` (width, height) pixels large."""
-        own = self._look(pixels[None], asked)
-        verdict = self.inspection.judge(own.explanation.score_map[0, 0].numpy(), float(own.explanation.score[0]), size)
-        ranked = self.ranked(own.explanation)
-        view = View(name, size, asked, own, verdict, tuple(ranked[: self.most]), None)
+        """Return the view of an image (C, H, W) in [0, 1] whose file is ``size`` (width, height) pixels large.
+
+        Pixels are as many as the model takes or, where it is scored in tiles, those of the file: of these the one of
+        highest score is looked at.
+        """
+        whole = None if self.tile is None else whole_of(self.scorer, pixels)
+        own = self._look(pixels[None] if whole is None else whole.tile(0, self.shape[1:]), asked)
+        said = own.explanation
+        score_map = said.score_map[0, 0].numpy() if whole is None else whole.score_map
+        score = float(said.score[0]) if whole is None else whole.score
+        verdict = self.inspection.judge(score_map, score, size)
+        view = View(name, size, asked, own, verdict, tuple(self.ranked(said)[: self.most]), None, whole=whole)
         return self.move(view, {})
+
+    def turn(self, view: View, place: int) -> View:
+        """Return the view of another tile of a large image, the one in ``place`` by falling score."""
+        if view.whole is None or place == view.place:
+            return view
+        own = self._look(view.whole.tile(place, self.shape[1:]), view.asked)
+        shown = tuple(self.ranked(own.explanation)[: self.most])
+        other = replace(view, own=own, shown=shown, extra=None, moved=(), decoded=None, place=place)
+        return self.move(other, {})
 
     def ask(self, view: View, asked: Asked) -> View:
         """Return the view with other maps; its score and decision stay those of the checkpoint's own maps."""
@@ -213,21 +195,41 @@ class Explorer:
         """Return how far from 0 the slider of a latent goes: `REACH`, or further where the code is; a whole number."""
         return float(max(REACH, math.ceil(abs(float(view.code[latent])) + 1)))
 
+    def pictures(self, view: View, opacity: float = OPACITY) -> dict[str, Pixels]:
+        """Return the pictures (h, w, 3) of the page by their names, from above."""
+        drawn = {"images": self.images_picture(view, opacity), "maps": self.maps_picture(view, opacity)}
+        if view.whole is None:
+            return drawn
+        return {"whole": view.whole.picture(view.place, self.scored_as, opacity, self.full(view)), **drawn}
+
+    @property
+    def scored_as(self) -> str:
+        """What the bar of a score map is called."""
+        return f"{self.inspection.score.known_as} score"
+
+    def full(self, view: View) -> float | None:
+        """Return the score of full colour of a large image and its tiles: twice the threshold, as in decisions/."""
+        if view.whole is None:
+            return None
+        level = self.inspection.pixel_threshold
+        top = float(view.whole.score_map.max()) if level is None else 2 * level
+        return top if 0 < top < math.inf else None
+
     def images_picture(self, view: View, opacity: float = OPACITY) -> Pixels:
-        """Return the picture (h, w, 3) of the image, what it decodes to and the score maps."""
+        """Return the picture (h, w, 3) of the image or tile, what it decodes to and the score maps."""
         own, decoded = view.own, view.decoded
-        pictures = [("image", own.image[0].numpy())]
+        pictures = [(view.part, own.image[0].numpy())]
         if own.explanation.reconstruction is not None:
             pictures.append(("reconstruction", own.explanation.reconstruction[0].numpy()))
-        scored = [("score map of the image", own)]
+        scored = [(f"score map of the {view.part}", own)]
         if decoded is not None:
             pictures.append(("decoded from sliders", decoded.image[0].numpy()))
             scored.append(("score map of the decoded", decoded))
         maps = [
             (title, one.image[0].numpy(), one.explanation.score_map[0, 0].clamp(min=0).numpy()) for title, one in scored
         ]
-        label = f"{self.inspection.score.known_as} score"
-        return figure_to_array(images_panel(pictures, maps, opacity=opacity, label=label))
+        drawn = images_panel(pictures, maps, opacity=opacity, label=self.scored_as, vmax=self.full(view))
+        return figure_to_array(drawn)
 
     def maps_picture(self, view: View, opacity: float = OPACITY) -> Pixels:
         """Return the picture (h, w, 3) of the maps of the image and, below, of what the sliders decode to."""
@@ -235,5 +237,5 @@ class Explorer:
         looked = [view.own, *([] if view.decoded is None else [view.decoded])]
         images = torch.cat([one.image for one in looked]).numpy()
         maps = torch.cat([one.maps[:, columns] for one in looked]).numpy()
-        rows = ["image", "decoded from sliders"][: len(looked)]
+        rows = [view.part, "decoded from sliders"][: len(looked)]
         return figure_to_array(maps_panel(images, maps, titles=titles, rows=rows, opacity=opacity))

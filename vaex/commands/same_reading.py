@@ -36,7 +36,7 @@ def cut_once(config: DictConfig) -> list[str]:
         VaexError: when these are to be cut otherwise.
     """
     own = config.data.get("tile")
-    if own is not None and config.test_images is not None:
+    if own is not None and config.get("test_images") is not None:
         if config.tile not in (None, own):
             raise VaexError(
                 f"test_images= are tiles of {own} pixels already (data.tile), which tile={config.tile} would cut "

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaex.scores.evidence import Scored
+    from vaex.scores.tiling import ScoredTiles
     from vaex.types import Explanation
 
 RUNS = 20  # measured for the latency
@@ -54,19 +55,22 @@ class Scorer:
         """Return scores of ``items``, with their explanation where ``whole``; tiles are of one item at a time."""
         import torch
 
-        from vaex.scores.tiling import score_tiles
-
         if self.tile is not None:
             (item,) = items
-            found = score_tiles(
-                item.pixels, self.shape[1:], self.scored, self.tile, self.overlap, batch_size=self.batch_size
-            )
-            return Looked(found.score_map, found.score, None)
+            tiled = self.tiles(item.pixels)
+            return Looked(tiled.score_map, tiled.score, None)
         if whole:
             explanation = self.explain(items)
             return Looked(explanation.score_map, explanation.score, explanation)
         found = self.scored(torch.stack([item.pixels for item in items]))
         return Looked(found.score_map.cpu(), found.score.cpu(), None)
+
+    def tiles(self, pixels: Tensor) -> ScoredTiles:
+        """Return what is said of one image ``pixels`` (C, H, W) in its own size that is scored in tiles."""
+        from vaex.scores.tiling import score_tiles
+
+        assert self.tile is not None  # noqa: S101 - for the type checker
+        return score_tiles(pixels, self.shape[1:], self.scored, self.tile, self.overlap, batch_size=self.batch_size)
 
     def scored(self, images: Tensor) -> Scored:
         """Return score maps and scores of ``images``, without attention maps where the score reads none."""

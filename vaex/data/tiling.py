@@ -56,11 +56,20 @@ def check_tile(tile: Any, overlap: Any, group: str = "") -> None:
         )
 
 
-def cut(pixels: NDArray[np.uint8], part: Tile) -> NDArray[np.uint8]:
+def cut(pixels: NDArray[Any], part: Tile) -> NDArray[Any]:
     """Return the ``part`` of pixels (C, H, W), not copied."""
     return pixels[:, part.top : part.bottom, part.left : part.right]
 
 
-def tile_pixels(pixels: NDArray[np.uint8], part: Tile, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a tile of pixels (C, H, W), grey or RGB, at ``shape`` (h, w): what a file that holds it is read as."""
-    return resized_pixels(cut(pixels, part), shape)
+def tile_pixels(pixels: NDArray[Any], part: Tile, shape: tuple[int, int]) -> NDArray[Any]:
+    """Return a tile of pixels (C, H, W), grey or RGB, at ``shape`` (h, w): what a file that holds it is read as.
+
+    Pixels are uint8, or floats in [0, 1] that were 8 bits: then so is the tile.
+    """
+    crop = cut(pixels, part)
+    if crop.dtype == np.uint8:
+        return resized_pixels(crop, shape)
+    if crop.shape[1:] == shape:
+        return crop
+    stored = np.rint(crop * 255).clip(0, 255).astype(np.uint8)  # resized as the reader of files does: by 8 bits
+    return resized_pixels(stored, shape) / np.float32(255)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaex.attention.maps import resize_maps
-from vaex.data.images import resized_pixels
-from vaex.data.tiling import Tile, tiles_of
+from vaex.data.tiling import Tile, tile_pixels, tiles_of
 from vaex.errors import VaexError
 from vaex.scores.evidence import Scored
+
+
+class ScoredTiles(NamedTuple):
+    """What is said of one image that was scored tile by tile, on the CPU."""
+
+    score_map: Tensor  # (1, 1, H, W)
+    score: Tensor  # (1,)
+    tiles: list[Tile]
+    tile_scores: Tensor  # (N,), of each tile
 
 
 def score_tiles(
@@ -21,8 +31,8 @@ def score_tiles(
     tile: int,
     overlap: int,
     batch_size: int = 1,
-) -> Scored:
-    """Return the score map (1, 1, H, W) and score (1,) of one image ``pixels`` (C, H, W) that is scored tile by tile.
+) -> ScoredTiles:
+    """Return the score map, the score and the scores of all tiles of one image ``pixels`` (C, H, W) on the CPU.
 
     Pixels are in [0, 1], of 8 bits. Tiles are brought to ``shape`` (h, w), the size that ``score`` takes, as files are
     that hold them, and their maps back, which may lower a peak. Where tiles overlap the map is the highest, so that
@@ -34,29 +44,22 @@ def score_tiles(
     """
     height, width = (int(side) for side in pixels.shape[-2:])
     whole = torch.full((height, width), -torch.inf)
-    highest: Tensor | None = None
-    for group in _grouped(tiles_of(height, width, tile, overlap), batch_size):
-        crops = torch.cat([_resized(pixels[None, :, t.top : t.bottom, t.left : t.right], shape) for t in group])
-        maps, scores = score(crops)
-        maps, top = maps.float().cpu(), scores.float().cpu().amax(0, keepdim=True)
-        highest = top if highest is None else torch.maximum(highest, top)
+    tiles, found = tiles_of(height, width, tile, overlap), []
+    for group in _grouped(tiles, batch_size):
+        crops = np.stack([tile_pixels(pixels.numpy(), part, shape) for part in group])
+        maps, scores = score(torch.from_numpy(crops))
+        maps = maps.float().cpu()
+        found.append(scores.float().cpu())
         for part, one in zip(group, maps, strict=True):
             rows, columns = slice(part.top, part.bottom), slice(part.left, part.right)
             back = resize_maps(one[None], (part.bottom - part.top, part.right - part.left), shape)[0, 0]
             whole[rows, columns] = torch.maximum(whole[rows, columns], back)
-    if highest is None:
+    if not found:
         raise VaexError("An image without pixels has no tiles.")
-    return Scored(whole[None, None], highest)
+    scores = torch.cat(found)
+    return ScoredTiles(whole[None, None], scores.amax(0, keepdim=True), tiles, scores)
 
 
 def _grouped(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
     for start in range(0, len(tiles), size):
         yield tiles[start : start + size]
-
-
-def _resized(crop: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return ``crop`` (1, C, H, W) at ``shape`` as the reader of files resizes, for thresholds were made so."""
-    if tuple(crop.shape[-2:]) == shape:
-        return crop
-    stored = (crop[0] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return torch.from_numpy(resized_pixels(stored, shape))[None].to(crop) / 255

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vaex.viz.overlays import Array, Pixels, overlay
+from vaex.viz.tiles import in_blocks
 
 LONGEST = 1024
 """Pixels of the longer side, at most."""
@@ -39,10 +40,9 @@ def decision_picture(
         vmax = float(values.max(initial=0)) or None
     step = -(-max(height, width) // LONGEST)
     if step > 1:  # before the colours, which take ten times the memory; of the map the peaks are kept
-        image, values = (
-            _blocks(image, step, np.add) / _blocks(np.ones_like(image), step, np.add),
-            _blocks(values, step, np.maximum),
-        )
+        small = -(-height // step), -(-width // step)
+        image = in_blocks(image, small, np.add) / in_blocks(np.ones_like(image), small, np.add)
+        values = in_blocks(values, small, np.maximum)
     picture = Image.fromarray(overlay(image, values, vmax=vmax))
     if picture.size != shown:
         picture = picture.resize(shown, Image.Resampling.BILINEAR)
@@ -53,10 +53,3 @@ def decision_picture(
         right, bottom = max(int(x1 * across) - 1, left), max(int(y1 * down) - 1, top)
         pen.rectangle((left, top, right, bottom), outline=BOX, width=max(round(max(shown) / 256), 1))
     return np.asarray(picture).copy()
-
-
-def _blocks(values: Array, step: int, combine: np.ufunc) -> Array:
-    """Return the values of blocks of ``step`` x ``step`` pixels combined into one, those at the end smaller."""
-    for axis in (0, 1):
-        values = combine.reduceat(values, np.arange(0, values.shape[axis], step), axis=axis)
-    return values

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from vaex.errors import VaexError
 from vaex.viz.grid import SCORE_COLOURS, compose
-from vaex.viz.overlays import OPACITY, Array, check_map, overlay, scale_of
-from vaex.viz.tiles import fit, resize, to_tiles
+from vaex.viz.overlays import OPACITY, Array, Pixels, check_map, overlay, scale_of
+from vaex.viz.tiles import fit, framed, in_blocks, resize, to_tiles
 
 CELL = 200  # pixels of a cell's longer side
+LARGE = 400  # of one that shows a large image
 COLUMNS = 4
 
 
@@ -63,10 +64,12 @@ def images_panel(
     *,
     opacity: float = OPACITY,
     label: str = "score",
+    vmax: float | None = None,
 ) -> Figure:
     """Draw ``pictures``, (title, image (C, H, W) in [0, 1]) each, then ``score_maps``, (title, image, map (H, W)).
 
     The score maps share one colour scale that begins at 0, whose bar is named ``label``; what is below 0 is 0.
+    ``vmax`` is the value of full colour, None for their maximum.
 
     Raises:
         VaexError: shapes do not fit each other, or a value is not finite.
@@ -77,11 +80,53 @@ def images_panel(
     tiles = to_tiles(np.stack(images), "images")
     maps = np.stack([np.asarray(one) for _, _, one in score_maps]).clip(min=0)
     check_map(maps, signed=False)
-    top, cell = scale_of(maps, None), fit((int(tiles.shape[1]), int(tiles.shape[2])), CELL)
+    top, cell = scale_of(maps, vmax), fit((int(tiles.shape[1]), int(tiles.shape[2])), CELL)
     drawn = [resize(tile, cell) for tile in tiles[: len(pictures)]]
     for tile, one in zip(tiles[len(pictures) :], maps, strict=True):
         over = overlay(tile.astype(np.float64) / 255, one, vmax=top, opacity=opacity, colormap=SCORE_COLOURS)
         drawn.append(resize(over, cell))
     titles = [title for title, _ in pictures] + [title for title, _, _ in score_maps]
-    note = "Colour over the grey image: score map, on a scale of its own."
+    own = "a scale of its own" if vmax is None else "the scale of the whole image"
+    note = f"Colour over the grey image: score map, on {own}."
     return compose([drawn], cell, [titles], [""], [(label, top, SCORE_COLOURS, False)], note, opacity)
+
+
+def large_small(picture: Pixels, score_map: Array) -> tuple[Pixels, Array]:
+    """Return a picture (H, W, 3) and its map (H, W) no larger than `tile_panel` draws them; the map keeps its peaks."""
+    size = fit((int(score_map.shape[0]), int(score_map.shape[1])), LARGE)
+    if size[0] >= score_map.shape[0]:
+        return picture, score_map
+    return resize(picture, size), in_blocks(score_map, size, np.maximum)
+
+
+def tile_panel(
+    picture: Pixels,
+    score_map: Array,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    *,
+    opacity: float = OPACITY,
+    label: str = "score",
+    vmax: float | None = None,
+) -> Figure:
+    """Draw a large image, and beside it its score map over it, both with an outline of one of its tiles.
+
+    ``picture`` (H, W, 3) in 0..255 and ``score_map`` (H, W), what is below 0 being 0, may be smaller than the image's
+    own ``size`` (width, height), in whose pixels the tile's ``box`` (x0, y0, x1, y1) is. ``vmax`` is the value of full
+    colour, None for the map's own maximum.
+
+    Raises:
+        VaexError: shapes do not fit each other, or a value is not finite.
+    """
+    values = np.asarray(score_map).clip(min=0)
+    check_map(values, signed=False)
+    top = scale_of(values, vmax)
+    picture, values = large_small(picture, values)
+    over = overlay(picture / 255, values, vmax=top, opacity=opacity, colormap=SCORE_COLOURS)
+    cell = fit((int(values.shape[0]), int(values.shape[1])), LARGE)
+    across, down = cell[1] / size[0], cell[0] / size[1]
+    place = (int(box[0] * across), int(box[1] * down), round(box[2] * across), round(box[3] * down))
+    drawn = [framed(resize(one, cell), place) for one in (picture, over)]
+    note = "Colour over the grey image: score map, put together from those of all tiles. The outline is the tile below."
+    bars: list[tuple[str, float, str | None, bool]] = [(label, top, SCORE_COLOURS, False)]
+    return compose([drawn], cell, [["whole image", "score map"]], [""], bars, note, opacity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vaex.errors import VaexError
 from vaex.viz.overlays import Array, Pixels, to_uint8
@@ -71,6 +71,23 @@ def resize(tile: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     enlarged = size[0] >= tile.shape[0] and size[1] >= tile.shape[1]
     how = Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
     return np.asarray(Image.fromarray(np.ascontiguousarray(tile)).resize((size[1], size[0]), how))
+
+
+def in_blocks(values: Array, size: tuple[int, int], combine: np.ufunc) -> Array:
+    """Return values (H, W[, C]) at ``size`` (h, w), not larger: of blocks that cover them, each combined into one."""
+    for axis, length in enumerate(size):
+        starts = np.arange(length) * values.shape[axis] // length
+        values = combine.reduceat(values, starts, axis=axis)
+    return values
+
+
+def framed(tile: Pixels, box: tuple[int, int, int, int], thickness: int = 2) -> Pixels:
+    """Return the tile (H, W, 3) with a line just inside ``box`` (x0, y0, x1, y1), which may be all of it."""
+    picture = Image.fromarray(tile)
+    left, top, right, bottom = box
+    corners = (left, top, max(right - 1, left), max(bottom - 1, top))
+    ImageDraw.Draw(picture).rectangle(corners, outline=OUTLINE, width=thickness)
+    return np.asarray(picture).copy()
 
 
 def outlined(tile: Pixels, mask: NDArray[np.bool_], thickness: int = 2) -> Pixels:
