@@ -135,6 +135,11 @@ def _factor_masks(chosen: Chosen, vae: nn.Module, data: Any, latents: Sequence[i
     return lambda index: factor_masks(data, index, names) * strong
 
 
+def _tested(data: Any) -> Any:
+    """Return the images that a test is of; a module that is not on the base of vaex's has its ``test_set`` alone."""
+    return data.tested if hasattr(data, "tested") else data.test_set
+
+
 def _measured(
     chosen: Chosen,
     vae: nn.Module,
@@ -143,7 +148,7 @@ def _measured(
     score: Any,  # noqa: ARG001 - one form for both parts
     device: torch.device,
 ) -> dict[str, float]:
-    batches = list(spread_batches(data.tested, chosen.images, BATCH))
+    batches = list(spread_batches(_tested(data), chosen.images, BATCH))
     options = {key: attention[key] for key in MAPS if key in attention}
     target, reduce = target_named(options.get("target", "mean")), options.get("reduce", "sum")
     latents = attention.get("latents")
@@ -176,7 +181,7 @@ def _to_normal(
     options = {key: attention[key] for key in (*MAPS, "latents") if key in attention}
     judges = {"deletion_to_normal": score, "deletion_to_normal_kl": "kl"}
     sums, weights = dict.fromkeys(judges, 0.0), dict.fromkeys(judges, 0.0)
-    for items in spread_batches(data.tested, chosen.images, BATCH):
+    for items in spread_batches(_tested(data), chosen.images, BATCH):
         images = items["image"][anomalous(items)].to(device)
         normal = reconstructed(vae, images) if len(images) else None
         if normal is None:
