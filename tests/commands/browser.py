@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ FLAGS = (
 def chromium() -> str | None:
     """Return the program, None where there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+LEFT = (
+    *("Inspected target navigated or closed", "Execution context was destroyed."),
+    "Cannot find context with specified id",
+)
+"""What Chromium says where a page is left while it is asked."""
+
+
+class LeftPageError(Exception):
+    """The page was left before it answered."""
 
 
 class Browser:
@@ -76,6 +88,8 @@ class Browser:
         while True:
             answer = self._next(limit)
             if answer.get("id") == self.number:
+                if answer.get("error", {}).get("message") in LEFT:
+                    raise LeftPageError(answer)
                 assert "error" not in answer, answer
                 return answer["result"]
             self._note(answer)
@@ -111,10 +125,12 @@ class Browser:
     def until(self, expression: str, seconds: float = 60) -> Any:
         """Wait until an expression is true and return its value."""
         limit = time.monotonic() + seconds
-        while not (value := self.ask(expression)):
+        while True:
+            with suppress(LeftPageError):  # the next one has an answer
+                if value := self.ask(expression):
+                    return value
             assert time.monotonic() < limit, f"never true: {expression}\n{self.ask('document.body.innerText')[:2000]}"
             time.sleep(0.1)
-        return value
 
     def open(self, address: str) -> None:
         """Go to a page."""
