@@ -47,6 +47,7 @@ def test_what_does_not_count_as_a_difference() -> None:
     assert differing_keys(runs) == []
     assert differing_keys(follows) == []
     assert differing_keys([made("a", 0, {}, data__seed=1), made("a", 1, {}, data__seed=2)]) == ["data.seed"]
+    assert differing_keys([made("a", 0, {}, data__seed=0), made("a", 1, {}, data__seed=1)]) == []  # of an evaluation
 
 
 def test_forks_of_one_trunk_per_seed_share_a_group() -> None:

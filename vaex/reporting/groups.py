@@ -89,8 +89,9 @@ def _split(runs: Iterable[Result], keys: Sequence[str]) -> list[list[Result]]:
 def differing_keys(results: Sequence[Result]) -> list[str]:
     """Return the config keys, but those of `IDLE`, that have two values or more among the runs.
 
-    What does not count: a key that follows another one, as ``data.seed`` follows ``seed``, ``init`` where every seed
-    starts from weights of its own, and that a run's config lacks a key, because it is older.
+    What does not count: a key that follows another one, as ``data.seed`` follows ``seed`` (in evaluations it has its
+    value), ``init`` where every seed starts from weights of its own, and that a run's config lacks a key, because it is
+    older.
     """
     keys = dict.fromkeys(key for result in results for key in result.config)
     found = []
@@ -100,6 +101,8 @@ def differing_keys(results: Sequence[Result]) -> list[str]:
         if key == "init" and _one_per_seed(results):
             continue
         present = [result for result in results if key in result.config]
+        if key.endswith(".seed") and all(result.config[key] == result.seed for result in present):
+            continue
         written = {_shown(result.raw.get(key)) for result in present}
         if len(written) > 1 and len({_shown(result.config[key]) for result in present}) > 1:
             found.append(key)
