@@ -114,6 +114,7 @@ def wanted() -> list[tuple[str, str]]:
     return [(name, PANEL_TYPES[kind]) for name, kind in kinds]
 
 
+@pytest.mark.slow
 def test_a_workspace_and_a_report_are_sent(server: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", "project=shapes", "name=Maps", "dashboard.group_by=[group,config:objective.beta]"]) == 0
     (workspace,), (report,) = server.views("project-view"), server.views("runs")

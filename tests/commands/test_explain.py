@@ -155,6 +155,7 @@ def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "holds no images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_imports_no_lightning(tmp_path: Path) -> None:
     code = (
         "import sys; from vaex.cli import main; status = main(sys.argv[1:]);"

@@ -62,6 +62,7 @@ def test_wandb_takes_the_definition(path: Path) -> None:
     assert not (content["method"] == "grid" and ranges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
 def test_each_command_line_of_the_agent_composes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = definition(path)

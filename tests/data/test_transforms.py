@@ -135,6 +135,7 @@ def test_colour_transforms_refuse_grey_images() -> None:
         Augmentation(transforms=[{"name": "HueSaturationValue"}]).check_channels(1)
 
 
+@pytest.mark.slow
 def test_albumentations_is_imported_late_and_asks_no_network() -> None:
     program = """
 import os, socket, sys
