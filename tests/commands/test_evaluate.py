@@ -20,6 +20,7 @@ from vaex import explain, load
 from vaex.cli import main
 from vaex.commands.evaluate import take_held_out
 from vaex.data import Defects, Folder
+from vaex.data.anomalies import KINDS
 from vaex.errors import VaexError
 
 
@@ -143,6 +144,11 @@ def test_held_out_images_are_judged_in_place_of_the_test(tmp_path: Path, capsys:
     marked = batch["mask"].flatten().numpy() > 0.5
     expected = roc_auc_score(marked, scored.score_map.flatten().numpy())
     assert measured["held_out"]["pixel_auroc_reconstruction"] == pytest.approx(expected, abs=1e-6)
+    for kind in set(batch["kind"].tolist()) - {-1}:  # -1: normal
+        own = (batch["kind"] == kind) | (batch["kind"] == -1)
+        name = f"pixel_auroc_reconstruction/synthetic_{KINDS[kind]}"
+        alone = roc_auc_score(batch["mask"][own].flatten().numpy() > 0.5, scored.score_map[own].flatten().numpy())
+        assert measured["held_out"][name] == pytest.approx(alone, abs=1e-6)
 
     page = (folder / "report.html").read_text()
     assert "held-out ones, of many data sets normal images and copies of them with pasted defects: no test" in page

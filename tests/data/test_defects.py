@@ -18,6 +18,7 @@ from vaex.config import conf_dir, register_resolvers
 from vaex.data.defects import Defects, draw_surface
 from vaex.data.flaws import FLAWS
 from vaex.data.module import BatchedDataset
+from vaex.data.records import SYNTHETIC
 from vaex.data.surfaces import TEXTURES, Surface, light_surface, smooth_noise
 from vaex.errors import VaexError
 from vaex.types import Batch
@@ -44,7 +45,7 @@ def same(left: Batch, right: Batch) -> bool:
 def test_batches_are_what_a_localisation_run_needs() -> None:
     data = built()
     assert data.shape == (3, 48, 48)
-    assert data.group_names == ("good", *KINDS, "synthetic")
+    assert data.group_names == ("good", *KINDS, *SYNTHETIC)
     train, val, test = (everything(split) for split in (data.train_set, data.val_set, data.test_set))
     for batch, count in ((train, 6), (val, 8), (test, 11)):
         assert batch["image"].shape == (count, 3, 48, 48)
@@ -60,7 +61,7 @@ def test_batches_are_what_a_localisation_run_needs() -> None:
     assert not train["label"].any()
     assert not train["group"].any()
     assert val["label"].tolist() == [0, 1] * 4
-    assert val["group"].tolist() == [0, 5] * 4
+    assert torch.equal(val["group"], torch.where(val["kind"] < 0, 0, val["kind"] + 5))
     assert test["group"].tolist() == [0] * 3 + [1, 1, 2, 2, 3, 3, 4, 4]
     assert test["label"].tolist() == [0] * 3 + [1] * 8
 
@@ -73,11 +74,13 @@ def test_validation_pairs_differ_exactly_in_the_mask() -> None:
 
 
 def test_training_pairs_differ_exactly_in_the_mask() -> None:
-    batch = everything(built(pasted=1).train_set)
+    data = built(pasted=1)
+    batch = everything(data.train_set)
     assert batch["label"].tolist() == [0, 1] * 6
     assert torch.equal(batch["clean"][1::2], batch["image"][::2])
     assert torch.equal((batch["image"] != batch["clean"]).any(1, keepdim=True).float(), batch["mask"])
-    assert batch["group"].tolist() == [0, 5] * 6
+    assert batch["group"][::2].tolist() == [0] * 6
+    assert {data.group_names[group] for group in batch["group"][1::2].tolist()} <= set(SYNTHETIC)
 
 
 def test_validation_without_synthetic_defects_is_normal() -> None:
@@ -210,9 +213,10 @@ def test_the_checksum_follows_what_is_drawn() -> None:
 
 def test_kinds_can_be_chosen() -> None:
     data = built(kinds=["spot", "cut"])
-    assert data.group_names == ("good", "cut", "spot", "synthetic")
+    assert data.group_names == ("good", "cut", "spot", *SYNTHETIC)
     assert everything(data.test_set)["group"].tolist() == [0, 0, 0, 1, 1, 2, 2]
-    assert everything(data.val_set)["group"].tolist() == [0, 3] * 4
+    val = everything(data.val_set)
+    assert torch.equal(val["group"], torch.where(val["kind"] < 0, 0, val["kind"] + 3))
 
 
 def test_light_falls_from_the_upper_left() -> None:

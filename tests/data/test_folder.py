@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vaex.data import Folder
+from vaex.data.records import SYNTHETIC
 from vaex.errors import VaexError
 
 Draw = Callable[..., Path]
@@ -45,7 +46,7 @@ def names(data: Folder, split: str) -> set[str]:
 
 def test_normal_images_are_split_and_abnormal_ones_tested(photos: Path) -> None:
     data = ready(photos, mask_dir="masks", test_fraction=0.25, val_fraction=0.2)
-    assert data.group_names == ("good", "anomalous", "dent", "scratch", "synthetic")
+    assert data.group_names == ("good", "anomalous", "dent", "scratch", *SYNTHETIC)
     assert [len(names(data, split)) for split in ("train", "val", "test")] == [12, 3, 5]
     assert len(names(data, "train") | names(data, "val") | names(data, "test")) == 20
     batch = data.test_set.__getitems__(list(range(len(data.test_set))))
@@ -73,7 +74,7 @@ def test_without_masks_there_are_none_and_it_is_told(photos: Path, caplog: Any) 
 
 def test_normal_images_alone_will_do(photos: Path) -> None:
     data = ready(photos, abnormal_dir=None)
-    assert data.group_names == ("good", "synthetic")
+    assert data.group_names == ("good", *SYNTHETIC)
     assert not data.test_set.labels.any()
     assert data.test_set.__getitems__([0])["mask"].shape == (1, 1, 16, 16)
     assert len(ready(photos, abnormal_dir=None, test_fraction=0).test_set) == 0

@@ -19,6 +19,7 @@ from PIL import Image
 from vaex.data import MVTec
 from vaex.data.mvtec import ARCHIVE, CATEGORIES, SHA256, URLS
 from vaex.data.normal import NormalImages
+from vaex.data.records import SYNTHETIC
 from vaex.errors import VaexError
 
 Draw = Callable[..., Path]
@@ -34,7 +35,7 @@ def ready(root: Path, **options: Any) -> MVTec:
 def test_the_layout_becomes_three_splits(category: Path) -> None:
     data = ready(category, val_fraction=0.2)
     assert data.shape == (3, 16, 16)
-    assert data.group_names == ("good", "bent", "cut", "synthetic")
+    assert data.group_names == ("good", "bent", "cut", *SYNTHETIC)
     assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (8, 4, 5)
     paths = {split: {r.path for r in data.records if r.split == split} for split in ("train", "val", "test")}
     assert not paths["train"] & paths["val"]

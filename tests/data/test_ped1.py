@@ -14,6 +14,7 @@ import pytest
 from vaex.cli import main
 from vaex.data import Ped1
 from vaex.data.ped1 import frame_ranges
+from vaex.data.records import SYNTHETIC
 from vaex.errors import VaexError
 
 Draw = Callable[..., Path]
@@ -63,7 +64,7 @@ def test_frames_in_tiles(clips: Path) -> None:
 def test_annotated_clips_are_tested_by_pixel(clips: Path) -> None:
     data = ready(clips)
     assert data.shape == (1, 16, 16)
-    assert data.group_names == ("good", "anomalous", "synthetic")
+    assert data.group_names == ("good", "anomalous", *SYNTHETIC)
     batch = data.test_set.__getitems__(list(range(len(data.test_set))))
     assert {record.path.parent.name for record in data.test_set.records} == {"Test002"}
     assert batch["label"].tolist() == [1, 0, 0, 1, 1]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vaex.data import anomalies
+from vaex.data.anomalies import KINDS
 from vaex.data.loading import ResumableLoader
 from vaex.data.records import (
     GOOD,
@@ -59,7 +60,7 @@ def test_a_batch_holds_what_is_known() -> None:
     batch = RecordSet(GALLERY, [0, 1, 3]).__getitems__([2, 0, 1])
     np.testing.assert_array_equal(batch["image"].numpy(), IMAGES[[3, 0, 1]].astype(np.float32) / np.float32(255))
     np.testing.assert_array_equal(batch["mask"].numpy(), np.stack([MASKS[1], np.zeros((1, 8, 8)), MASKS[0]]))
-    assert GALLERY.group_names == (GOOD, "bent", "cut", SYNTHETIC)
+    assert GALLERY.group_names == (GOOD, "bent", "cut", *SYNTHETIC)
     assert batch["label"].tolist() == [1, 0, 1]
     assert batch["group"].tolist() == [1, 0, 2]
     assert batch["index"].tolist() == [2, 0, 1]
@@ -119,7 +120,9 @@ def test_copies_have_a_pasted_defect() -> None:
     assert [record.path.name for record in dataset.records] == ["0.png", "0.png", "2.png", "2.png", "5.png", "5.png"]
     batch = dataset.__getitems__([0, 1, 2, 3, 4, 5])
     assert batch["label"].tolist() == [0, 1] * 3
-    assert batch["group"].tolist() == [0, 3] * 3
+    names = [source.group_names[number] for number in batch["group"].tolist()]
+    assert names[::2] == [GOOD] * 3
+    assert names[1::2] == [f"synthetic_{KINDS[kind]}" for kind in batch["kind"][1::2].tolist()]
     assert batch["index"].tolist() == [0, 1, 2, 3, 4, 5]
     plain = source.__getitems__([0, 1, 2])["image"]
     torch.testing.assert_close(batch["image"][::2], plain)

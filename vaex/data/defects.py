@@ -196,7 +196,7 @@ class Defects(ImageDataModule):
         self.pasted, self.recipe = pasted, checked_recipe(pasted, recipe)
         self.texture, self.synthetic = texture, synthetic
         self.kinds = tuple(sorted(FLAWS if kinds is None else set(kinds)))
-        self.group_names = (GOOD, *self.kinds, SYNTHETIC)
+        self.group_names = (GOOD, *self.kinds, *SYNTHETIC)
         """Names that ``group`` of a batch counts."""
         flawed = tuple(kind for kind in self.kinds for _ in range(test_defects))
         self._pictures = {"train": (GOOD,) * train, "val": (GOOD,) * val, "test": (GOOD,) * test_good + flawed}

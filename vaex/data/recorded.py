@@ -125,7 +125,7 @@ class RecordedImages(ImageDataModule):
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names that ``group`` of a batch counts: good, kinds of defect, and synthetic."""
+        """Names that ``group`` of a batch counts: good, kinds of defect, and kinds of pasted defect."""
         return group_names(self.records)
 
     @property

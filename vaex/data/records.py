@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaex.checked import call_checked
-from vaex.data.anomalies import Recipe, paste_defects
+from vaex.data.anomalies import KINDS, Recipe, paste_defects
 from vaex.data.tiling import Tile
 from vaex.errors import VaexError
 from vaex.types import Batch
@@ -23,8 +23,8 @@ GOOD = "good"
 ANOMALOUS = "anomalous"
 """Group of anomalous images whose kind is not known."""
 
-SYNTHETIC = "synthetic"
-"""Group of the images with a pasted defect."""
+SYNTHETIC = tuple(f"synthetic_{kind}" for kind in KINDS)
+"""Groups of the images with a pasted defect, one for each of `vaex.data.anomalies.KINDS`."""
 
 TRAINING = 0x7EA1
 """Sets the seeds of defects in training images apart from those in validation."""
@@ -152,9 +152,9 @@ class PastedSource(Protocol):
 class PastedSet:
     """Every normal image of ``source`` followed by ``copies`` with a defect pasted by their position and ``seed``.
 
-    A copy has label 1, the group `SYNTHETIC` and the mask of what was changed. The same copy always gets the same
-    defect, in every process and batch, unless the source counts epochs: then each epoch pastes others. Besides what
-    the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, ``clean_index`` (B,), and
+    A copy has label 1, the group in `SYNTHETIC` of its kind and the mask of what was changed. The same copy always gets
+    the same defect, in every process and batch, unless the source counts epochs: then each epoch pastes others. Besides
+    what the source gives, a batch holds ``clean`` (B, C, H, W), the images without defects, ``clean_index`` (B,), and
     ``kind`` (B,), the position in `vaex.data.anomalies.KINDS` of what was pasted, -1 for a normal image. The copies of
     the tiles of an image are by ``image_of`` those of another image.
     """
@@ -162,7 +162,7 @@ class PastedSet:
     def __init__(self, source: PastedSource, seed: int = 0, copies: int = 1, recipe: Recipe | None = None) -> None:
         self.source, self.seed, self.every, self.recipe = source, seed, copies + 1, recipe or Recipe()
         self.records = tuple(record for record in getattr(source, "records", ()) for _ in range(self.every))
-        self.group = source.group_names.index(SYNTHETIC)
+        self.groups = torch.tensor([source.group_names.index(group) for group in SYNTHETIC])
 
     @property
     def counts_epochs(self) -> bool:
@@ -189,7 +189,7 @@ class PastedSet:
             _put(batch["image"], pasted, result.images)
             _put(batch["mask"], pasted, result.masks)
             batch["label"][pasted] = 1
-            batch["group"][pasted] = self.group
+            batch["group"][pasted] = self.groups[result.kinds]
             batch["kind"][pasted] = result.kinds
         return batch
 
@@ -256,5 +256,5 @@ def hold_out(rows: Sequence[int], fraction: float, seed: int) -> tuple[list[int]
 
 def group_names(records: Sequence[Record]) -> tuple[str, ...]:
     """Return the groups of ``records``: good first, kinds of defect in order of name, pasted ones last."""
-    kinds = {record.group for record in records} - {GOOD, SYNTHETIC}
-    return (GOOD, *sorted(kinds), SYNTHETIC)
+    kinds = {record.group for record in records} - {GOOD, *SYNTHETIC}
+    return (GOOD, *sorted(kinds), *SYNTHETIC)
