@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shlex
 import shutil
@@ -186,6 +187,8 @@ def test_the_resolution_is_printed_below_numbers_that_count_pixels(
     assert "compared at 48 pixels a side" in capsys.readouterr().out
     report(tmp_path, {"test": {"loss": 1.0, "image_auroc": 0.5}}, "title", 48, page=False)
     assert "pixels a side" not in capsys.readouterr().out
+    report(tmp_path, {"test": {"image_auroc": math.nan}}, "title", 48, page=False)
+    assert "nan stands where only normal or only anomalous" in capsys.readouterr().out
     data = SimpleNamespace(shape=(3, 64, 64))
     assert compared_at(OmegaConf.create({"metrics": {"resolution": None}}), data) == 64
     assert compared_at(OmegaConf.create({"metrics": {"resolution": 256}}), data) == 256

@@ -8,6 +8,7 @@ from vaex.commands.report_text import title_of
 from vaex.reporting.published import published_beside
 from vaex.reporting.resolution import counts_pixels, measured_at, resolution_of, resolution_sentence
 from vaex.reporting.results import Result
+from vaex.reporting.undefined import undefined_sentence
 from vaex.reporting.units import better_of, unit_of
 from vaex.viz.report_html import Markup, element, joined, table
 from vaex.viz.report_page import Section
@@ -116,5 +117,5 @@ def kinds_section(result: Result) -> Section:
     if not tables:
         return Section("kinds", "Kinds of defect and controls", Markup(""))
     note = "Every score that was measured, so that controls stand beside what they control; the highest is bold."
-    note = " ".join([note, measured_at(resolution_of(result.config), test)]).strip()
+    note = " ".join(filter(None, [note, measured_at(resolution_of(result.config), test), undefined_sentence(test)]))
     return Section("kinds", "Kinds of defect and controls", joined([element("p", note, class_="note"), *tables]))

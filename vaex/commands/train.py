@@ -204,16 +204,20 @@ def report(
 ) -> None:
     """Print a table of the numbers, the run folder and the pictures worth opening; ``page``: also write the report.
 
-    Below stands at which ``resolution``, pixels a side, maps were compared with masks. Numbers of one kind of defect
-    are in metrics.json alone.
+    Below stands at which ``resolution``, pixels a side, maps were compared with masks, and why a number is NaN.
+    Numbers of one kind of defect are in metrics.json alone.
     """
     from rich.console import Console
     from rich.table import Table
 
     from vaex.reporting.resolution import measured_at
+    from vaex.reporting.undefined import undefined_sentence
 
     console = Console()
-    told = measured_at(resolution, (name for values in stages.values() for name in values))
+    told = [
+        measured_at(resolution, (name for values in stages.values() for name in values)),
+        *{undefined_sentence(values) for values in stages.values()},
+    ]
     table = Table("measure", *stages, title=title)
     for name in sorted({name for values in stages.values() for name in values if "/" not in name}):
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "" for values in stages.values()))
@@ -221,8 +225,8 @@ def report(
         console.print(table)
     else:
         console.print(f"Nothing was measured: {NEVER_VALIDATED}", soft_wrap=True, highlight=False)
-    if told:
-        console.print(told, soft_wrap=True, highlight=False)
+    for sentence in filter(None, told):
+        console.print(sentence, soft_wrap=True, highlight=False)
     pictures = sorted((folder / "figures").glob("*.png"))
     tests = [path for path in pictures if "test" in path.name]
     console.print(f"Run folder: {folder}", soft_wrap=True, highlight=False)
