@@ -114,6 +114,20 @@ def test_training_is_that_without(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True))
 
 
+def test_a_validation_on_its_own_measures_its_weights_and_draws_nothing(tmp_path: Path) -> None:
+    trainer, module, logger = fit(tmp_path, Disentanglement(names=["mig"], every_n_steps=9, codes=None), max_steps=2)
+    before = len(logger.values), sorted((tmp_path / "figures").iterdir())
+    with torch.no_grad():
+        module.vae.encoder.mean.weight.mul_(1e4)  # latents that had collapsed
+    trainer.validate(module, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+    table = encoded(module.vae, trainer.datamodule)  # type: ignore[attr-defined]
+    expected = all_scores(table.codes, table.factors, ["mig"])
+    last = {name: float(trainer.callback_metrics[f"disentanglement/val/{name}"]) for name in expected}
+    assert last == pytest.approx(expected)
+    assert last["mig"] > logger.values[-1][1]["disentanglement/val/mig"] == 0
+    assert (len(logger.values), sorted((tmp_path / "figures").iterdir())) == before
+
+
 def test_data_without_factors_is_said_and_not_fatal(tmp_path: Path) -> None:
     class Plain(Sprites):
         @property

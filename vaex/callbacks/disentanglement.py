@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
@@ -49,13 +50,14 @@ def information_picture(table: Codes, seed: int = 0) -> NDArray[np.uint8]:
 
 
 class Disentanglement(pl.Callback):
-    """Measure disentanglement every ``every_n_steps`` optimiser steps and after the last one.
+    """Measure disentanglement every ``every_n_steps`` optimiser steps, after the last one, and in ``trainer.validate``.
 
     ``codes`` images (None: all), drawn with ``seed`` from all that the Trainer's data module states factors of
     (``grid_set``, ``factor_names``), are encoded by their posterior means in evaluation mode; the metrics ``names``
     read that table. ``model`` is the attribute path from the LightningModule to the VAE ("" for the module itself).
     The first process works, the others get its numbers. The picture of the mutual information goes to ``folder``
-    (default: the Trainer's root folder) / figures and to every logger that takes images. Training is not touched.
+    (default: the Trainer's root folder) / figures and to every logger that takes images; ``trainer.validate``, such as
+    that of the best checkpoint behind a training, draws none. Training is not touched.
 
     Raises:
         VaexError: for an unknown metric, numbers out of range, or a ``model`` that names nothing. What codes do not
@@ -129,6 +131,17 @@ class Disentanglement(pl.Callback):
             {name: torch.tensor(value) for name, value in self._measure(trainer, pl_module).items()}
         )
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure what is validated on its own, such as the best checkpoint: metrics.json has the numbers of that."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if trainer.state.fn != TrainerFn.VALIDATING or not has_factors(data):
+            return
+        found: dict[str, float] = {}
+        if trainer.is_global_zero:
+            found, _ = self._measured(trainer, self._vae(pl_module), data)
+        found = trainer.strategy.broadcast(found)
+        pl_module.log_dict(_keyed(found), logger=False, sync_dist=False)
+
     def _monitored(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning would send them to the loggers again with each later step; monitors and metrics.json want them here
         pl_module.log_dict(self._measure(trainer, pl_module), logger=False, sync_dist=False)
@@ -143,22 +156,26 @@ class Disentanglement(pl.Callback):
         if trainer.is_global_zero:
             found = self._scores(trainer, self._vae(pl_module), data)
         found = trainer.strategy.broadcast(found)
-        logged = {f"disentanglement/val/{name}": value for name, value in found.items()}
+        logged = _keyed(found)
         for logger in trainer.loggers if logged else ():
             logger.log_metrics(logged, step=logged_step(trainer))
         return logged
 
-    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any) -> dict[str, float]:
-        from vaex.viz import save_png
-
-        done = trainer.global_step
+    def _measured(self, trainer: pl.Trainer, vae: nn.Module, data: Any) -> tuple[dict[str, float], Codes]:
         table = encoded(vae, data, self.codes, self.seed, self.batch_size)
         found: dict[str, float] = {}
         for name in self.names:
             try:
                 found |= SCORES[name](table.codes, table.factors, self.seed)
             except VaexError as error:
-                rank_zero_warn(f"{name} is not measured after {done} steps: {error}")
+                rank_zero_warn(f"{name} is not measured after {trainer.global_step} steps: {error}")
+        return found, table
+
+    def _scores(self, trainer: pl.Trainer, vae: nn.Module, data: Any) -> dict[str, float]:
+        from vaex.viz import save_png
+
+        done = trainer.global_step
+        found, table = self._measured(trainer, vae, data)
         try:
             picture = information_picture(table, self.seed)
         except VaexError as error:
@@ -169,3 +186,7 @@ class Disentanglement(pl.Callback):
         for logger in trainer.loggers:
             log_picture(logger, "disentanglement/val/mutual_information", picture, logged_step(trainer))
         return found
+
+
+def _keyed(found: Mapping[str, float]) -> dict[str, float]:
+    return {f"disentanglement/val/{name}": value for name, value in found.items()}

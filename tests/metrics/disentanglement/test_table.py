@@ -40,6 +40,7 @@ BAD = {
     "largest": (CODES * 1e300, FACTORS, r"The code of image 0 is .*e\+299 at latent 0: .* or scale the codes"),
     "flat codes": (CODES[:, 0], FACTORS, r"Codes must be numbers \(N, D\).*shape \(120,\)"),
     "flat factors": (CODES, FACTORS[:, 0], r"Factors must be numbers \(N, F\)"),
+    "uneven": ([[1.0, 2.0], [3.0]], FACTORS, r"Codes must be numbers \(N, D\), rows of one length"),
     "text": (CODES, FACTORS.astype(str), "Factors must be numbers"),
     "no factor": (CODES, FACTORS[:, :0], "no column"),
     "factor nan": (CODES, np.where(FACTORS == 1, np.nan, FACTORS), "Factor 0 holds values that are not finite"),
@@ -85,7 +86,7 @@ def test_the_extremes_of_every_kind_of_number_are_labels(kind: str) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, None])
 def test_a_seed_that_is_none_is_told(seed: Any) -> None:
-    for name in ("factor_vae", "beta_vae", "sap", "dci_forest"):
+    for name in SCORES:
         with pytest.raises(VaexError, match="seed must be a whole number from 0 to 4294967295, got"):
             SCORES[name](CODES, FACTORS, seed)
 

@@ -128,6 +128,8 @@ def test_what_votes_cannot_be_drawn_from_is_told(entangled: Case) -> None:
     rare = entangled.factors[::7]
     with pytest.raises(VaexError, match=r"value \d of factor 4 occurs in \d+ of 412 images: encode more"):
         factor_vae(entangled.codes[::7], rare)
+    with pytest.raises(VaexError, match=r"value \d of factor 4 occurs in \d+ of 412 images: encode more"):
+        factor_vae(entangled.codes[::7] * 1e-3, rare)  # collapsed codes have a score of 0, where there are enough
     factor_vae_scores(entangled.codes[::7], rare, votes=(10, 10), batch=8)
     one = np.arange(600)[:, None]  # a whole grid of one factor
     codes = np.random.default_rng(0).standard_normal((600, 2))

@@ -76,7 +76,10 @@ def _array(values: Any, name: str, shape: str) -> NDArray[Any]:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.double() if values.is_floating_point() else values  # numpy knows no bf16
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise VaexError(f"{name} must be numbers {shape}, rows of one length, one per image.") from error
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise VaexError(f"{name} must be numbers {shape}, one row per image, got {array.dtype} of shape {array.shape}.")
     return array
@@ -113,10 +116,11 @@ def sample(table: CodeTable, seed: int, count: int = TRAIN) -> CodeTable:
     """Return at most ``count`` different rows of ``table``, drawn with ``seed``; all of them where it has no more.
 
     Raises:
-        VaexError: when fewer than 2 are asked for, or a factor is constant among those drawn.
+        VaexError: when fewer than 2 are asked for, the seed is none, or a factor is constant among those drawn.
     """
     if not is_whole(count, 2):
         raise VaexError(f"Metrics need at least 2 images, a whole number, got {count!r}.")
+    seeded(seed, 0)  # a wrong seed is told also where nothing is drawn
     if count >= len(table.codes):
         return table
     return _rows(table, _order(table, seed)[:count])

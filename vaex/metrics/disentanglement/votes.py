@@ -111,6 +111,7 @@ def factor_vae_scores(
     """
     table = code_table(codes, factors)
     _checked(votes, batch, table)
+    draws, generator = RowDraws(table, batch), seeded(seed, 1)  # too few images are told whatever the codes are
     offsets, variances = centred(table.codes)
     active = used_latents(variances, threshold)
     counts = {
@@ -122,7 +123,6 @@ def factor_vae_scores(
     # Powers of two change no digit, and keep the squares of large codes within float32
     exponents = np.rint(0.5 * np.log2(variances[active])).astype(np.int32)
     used, own = np.ldexp(offsets[active], -exponents[:, None]), np.ldexp(variances[active], -2 * exponents)
-    draws, generator = RowDraws(table, batch), seeded(seed, 1)
     shape = (table.classes.shape[1], len(used))
     tables = []
     for count in votes:
