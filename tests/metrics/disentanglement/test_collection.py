@@ -62,6 +62,18 @@ def test_the_class_puts_batches_together() -> None:
         metric.compute()
 
 
+def test_codes_keep_their_precision() -> None:
+    """Far from zero float32 has no digit left for what the functions read."""
+    far = CODES.double() + 1e9
+    metric = DisentanglementMetrics(["mig"])
+    metric.update(far, FACTORS)
+    assert float(metric.compute()["mig"]) == pytest.approx(all_scores(far, FACTORS, ["mig"])["mig"])
+    assert float(metric.compute()["mig"]) > 0.1
+    half = DisentanglementMetrics(["mig"])
+    half.update(CODES.half(), FACTORS)
+    assert half.codes[0].dtype == torch.float32
+
+
 def test_states_merge() -> None:
     halves = [DisentanglementMetrics(["mig"]), DisentanglementMetrics(["mig"])]
     halves[0].update(CODES[:250], FACTORS[:250])
@@ -95,6 +107,8 @@ def test_wrong_names_and_shapes_are_told() -> None:
         metric.update(CODES, FACTORS[:3])
     with pytest.raises(VaexError, match="of the same images"):
         metric.update(CODES[:, 0], FACTORS)
+    with pytest.raises(VaexError, match="takes tensors, got ndarray: the functions take arrays, too"):
+        metric.update(CODES.numpy(), FACTORS)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, 2**32])

@@ -107,15 +107,18 @@ class DisentanglementMetrics(Metric):
         """Take in the codes (B, D) and factors (B, F) of a batch.
 
         Raises:
-            VaexError: when they are not of the same images, or have another D or F than before.
+            VaexError: when they are no tensors, not of the same images, or have another D or F than before.
         """
+        kinds = [type(part).__name__ for part in (codes, factors) if not isinstance(part, Tensor)]
+        if kinds:
+            raise VaexError(f"DisentanglementMetrics takes tensors, got {kinds[0]}: the functions take arrays, too.")
         if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors):
             raise VaexError(
                 "DisentanglementMetrics takes codes (B, D) and factors (B, F) of the same images, got "
                 f"{tuple(codes.shape)} and {tuple(factors.shape)}."
             )
         _one_width([*self.codes[-1:], codes], [*self.factors[-1:], factors])
-        self.codes.append(codes.detach().float())
+        self.codes.append(codes.detach().to(torch.promote_types(codes.dtype, torch.float32)))
         self.factors.append(factors.detach())
 
     def compute(self) -> dict[str, Tensor]:
