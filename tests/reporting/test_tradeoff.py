@@ -50,13 +50,19 @@ def test_bars_are_the_interval_of_the_mean() -> None:
 def test_the_picture_shows_them_where_they_lie() -> None:
     figure = tradeoff_picture(groups(), ["reconstruction", "test/mig"], "test", "none")
     (axis,) = figure.axes
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("test: reconstruction", "test: mig")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("test: reconstruction, nats per image", "test: mig, [0, 1]")
     lines = {str(line.get_label()): line for line in axis.lines}
     assert lines["beta_vae"].get_xdata() == pytest.approx([11.0, 20.5, 33.0])
     assert lines["beta_vae"].get_linestyle() == "-"
     assert lines["vae"].get_linestyle() == "None"
     assert len(axis.lines) == 2 + 3 * 2  # three marks of several seeds have two bars
     assert {text.get_text() for text in axis.texts} == {"beta=1.0", "beta=4.0", "beta=16.0", ""}
+
+
+def test_an_axis_of_an_unknown_unit_has_the_name_alone() -> None:
+    found = [made("vae", seed, {"a": seed, "reconstruction": seed}) for seed in range(2)]
+    (axis,) = tradeoff_picture(grouped(found)[0], ["a", "test/reconstruction"], "test").axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("test: a", "test: reconstruction, nats per image")
 
 
 def test_a_name_is_no_formula() -> None:

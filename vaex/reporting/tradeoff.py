@@ -10,6 +10,7 @@ from vaex.reporting.groups import Group, chosen_metrics
 from vaex.reporting.results import Result
 from vaex.reporting.seeds import cell
 from vaex.reporting.summary import Summary
+from vaex.reporting.units import unit_of
 from vaex.viz import Dots, Mark, tradeoff_figure
 
 if TYPE_CHECKING:
@@ -85,4 +86,5 @@ def tradeoff_picture(
     kinds = {"none": "standard deviation", "bootstrap": f"{confidence:.0%} bootstrap interval"}
     note = f"Means over seeds; bars: {kinds.get(interval, f'{confidence:.0%} interval of the mean')}"
     marks = marks_of(groups, x, y, interval, confidence)
-    return tradeoff_figure(marks, f"{x[0]}: {x[1]}", f"{y[0]}: {y[1]}", note, joined)
+    labels = [": ".join(axis) + (f", {unit}" if (unit := unit_of(axis[1])) else "") for axis in (x, y)]
+    return tradeoff_figure(marks, labels[0], labels[1], note, joined)
