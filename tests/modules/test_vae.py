@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
 
 import vaex
 from tests.modules.conftest import NETWORK, same, sprites, train
 from vaex.errors import VaexError
-from vaex.modules import VAEModule
+from vaex.modules import FactorVAEModule, VAEModule
 from vaex.modules.plain_values import plain
 from vaex.modules.vae import step_seed
 from vaex.objectives import ELBO
@@ -46,6 +47,44 @@ def test_training_depends_on_the_seed_alone(tmp_path: Path) -> None:
         trained.append(module.state_dict())
     assert same(trained[0], trained[1])
     assert not same(trained[0], trained[2])
+
+
+OBJECTIVES = {"vae": (VAEModule, {"name": "vae"}), "factor_vae": (FactorVAEModule, {"name": "factor_vae"})}
+SHAPES: dict[str, Any] = {
+    "tensors": lambda images, labels: images,
+    "tuples": lambda images, labels: (images, labels),
+    "images by another name": lambda images, labels: {"images": images, "label": labels},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_batches_of_any_shape_train_alike(objective: str, shape: str, tmp_path: Path) -> None:
+    """What a tuple holds beside images may be classes, so that nothing is left out as anomalous."""
+    images = torch.rand(24, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    kind, options = OBJECTIVES[objective]
+    trained = []
+    for shaped in (lambda images, labels: {"image": images}, SHAPES[shape]):
+        batches = [shaped(part, torch.zeros(8, dtype=torch.long)) for part in images.split(8)]
+        module = kind(NETWORK, objective=options, seed=4)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            default_root_dir=tmp_path,
+            **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+        )
+        loader: Any = DataLoader(batches, batch_size=None)
+        trainer.fit(module, loader, loader)
+        found = {name: float(value) for name, value in trainer.test(module, loader, verbose=False)[0].items()}
+        trained.append((module.state_dict(), found))
+    assert same(trained[0][0], trained[1][0])
+    assert trained[0][1] == trained[1][1]
+
+
+def test_a_batch_without_images_is_told(tmp_path: Path) -> None:
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(VaexError, match=r"Found no images \(B, C, H, W\) in the batch"):
+        trainer.fit(VAEModule(NETWORK), DataLoader([{"pixels": torch.rand(4, 1, 32, 32)}], batch_size=None))
 
 
 def test_seeds_of_steps_differ_in_every_part() -> None:

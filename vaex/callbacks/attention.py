@@ -33,7 +33,6 @@ from torch import Tensor
 from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
 from vaex.attention.targets import target_named
-from vaex.callbacks.batches import entry, group_names, images_of
 from vaex.callbacks.extremes import Extremes, extremes_for, log_extremes
 from vaex.callbacks.kept import KeptTest
 from vaex.callbacks.kept_methods import added_to, further_methods
@@ -47,6 +46,7 @@ from vaex.columns import columns_to_draw
 from vaex.errors import VaexError
 from vaex.explanation import calibration_of, explain_and_score
 from vaex.metrics.maps import MapMetrics
+from vaex.modules.batches import entry, group_names, images_of
 from vaex.runs import KEPT_TEST
 from vaex.scores import Scored, measured_scores, needs_calibration, score_named
 from vaex.scores.registry import ScoreLike

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vaex.attention.isolation import original
-from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, model_at
 from vaex.errors import VaexError
+from vaex.modules.batches import images_of
 from vaex.modules.vae import normal_part
 from vaex.networks import VAE
 from vaex.objectives.iwae import iwae_bound

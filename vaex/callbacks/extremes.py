@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from vaex.callbacks.batches import entry, group_names, images_of
 from vaex.callbacks.pictures import logged_step
 from vaex.callbacks.strips import Strip, strip_of, wandb_image, wandb_loggers
+from vaex.modules.batches import entry, group_names, images_of
 from vaex.types import Explanation
 
 COLUMNS = ("end", "rank", "index", "label", "kind", "score", "maps")

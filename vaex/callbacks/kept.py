@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vaex.attention import Target
 from vaex.attention.targets import target_named
-from vaex.callbacks.batches import entry, images_of
 from vaex.callbacks.kept_arrays import IMAGE_SIDE, MAP_SIDE, covered, reduced, small_image, to_bytes
 from vaex.callbacks.kept_methods import Draw, Normal, further_methods, maps_of_methods, method_title
+from vaex.modules.batches import entry, images_of
 from vaex.objectives.gathering import processes
 from vaex.runs import write_atomic
 from vaex.scores import Scored

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, check_options, model_at
 from vaex.callbacks.traversal import OPTIONS
 from vaex.errors import VaexError
 from vaex.explanation import evidence_of, explain
 from vaex.metrics.latents import LatentMetrics
 from vaex.metrics.overlap import filled_maps, pairwise_overlap
+from vaex.modules.batches import images_of
 
 
 class Latents(pl.Callback):

@@ -23,8 +23,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.profilers import Profiler
 
-from vaex.callbacks.batches import images_of
 from vaex.callbacks.pictures import logged_step
+from vaex.modules.batches import images_of
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 """Lightning's name, in its profilers, of taking the next training batch from the loader."""

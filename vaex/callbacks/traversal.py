@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from vaex.attention.isolation import original, undisturbed
 from vaex.attention.outputs import reconstruction_of
-from vaex.callbacks.batches import images_of
 from vaex.callbacks.models import check_counts, check_options, model_at
 from vaex.callbacks.pictures import Drawing, log_animation, log_picture, logged_step, picture_name
 from vaex.columns import kl_of_maps, strongest, title_of
 from vaex.errors import VaexError
 from vaex.explanation import explain
+from vaex.modules.batches import images_of
 from vaex.probing import codes_of_latents
 
 OPTIONS = ("layer", "method", "rectify", "fuse", "chunk")

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from vaex.checked import call_checked
 from vaex.errors import VaexError
+from vaex.modules.batches import as_batch
 from vaex.modules.optimisation import build_optimiser
 from vaex.modules.vae import VAEModule, step_seed
 from vaex.networks import Discriminator
@@ -133,7 +134,7 @@ class FactorVAEModule(VAEModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Update both networks by one batch; return the VAE's loss, () in nats per image, without its graph."""
         self._seed("train", batch_idx)
-        first, second = halves(batch)
+        first, second = halves(as_batch(batch))
         terms, output = self._judged(first, self.global_step)
         codes = vector_codes(output)
         logits = self.discriminator(codes)  # (B, 2)

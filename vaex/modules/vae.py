@@ -15,6 +15,7 @@ from vaex.attention.isolation import eager
 from vaex.build import build_model, build_objective
 from vaex.errors import VaexError
 from vaex.modules.agreement import AgreeingModule
+from vaex.modules.batches import as_batch
 from vaex.modules.dataset_size import check_last_batch, least_images, tell_dataset_size
 from vaex.modules.optimisation import build_optimiser, build_schedule
 from vaex.modules.plain_values import plain
@@ -174,6 +175,7 @@ class VAEModule(AgreeingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, () in nats per image."""
+        batch = as_batch(batch)
         self._seed("train", batch_idx)
         terms = self._terms(batch, self.global_step)
         self.check_finite("loss", terms.total, batch_idx)
@@ -187,6 +189,7 @@ class VAEModule(AgreeingModule):
         left out unless the objective learns from them: what is trained on normal images is judged by normal ones. So is
         a batch with a single image of an objective that compares them, but for training in several processes.
         """
+        batch = as_batch(batch)
         normal = batch if "mask" in self.objective.needs else normal_part(batch)
         few = normal is None or len(normal["image"]) < least_images(self.objective)
         if few and self.trainer.world_size == 1:
@@ -202,6 +205,7 @@ class VAEModule(AgreeingModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of one test batch with a sampled z, where it holds all that the objective needs."""
+        batch = as_batch(batch)
         if any(key not in batch for key in self.objective.needs) or len(batch["image"]) < least_images(self.objective):
             return
         self._seed("test", batch_idx)
@@ -209,7 +213,7 @@ class VAEModule(AgreeingModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> VAEOutput:
         """Return the VAE's output of one batch with z = mean."""
-        return self(batch["image"])  # type: ignore[no-any-return]
+        return self(as_batch(batch)["image"])  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and a schedule stepped once per optimiser step."""

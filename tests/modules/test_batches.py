@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from vaex.callbacks.batches import entry, images_of
 from vaex.errors import VaexError
+from vaex.modules.batches import as_batch, entry, images_of
 
 IMAGES = torch.rand(4, 1, 8, 8)
 
@@ -34,3 +34,10 @@ def test_entries() -> None:
     assert entry({"mask": IMAGES}, "mask") is IMAGES
     for batch in ({"label": IMAGES}, {"mask": None}, {"mask": "m.png"}, [IMAGES], IMAGES):
         assert entry(batch, "mask") is None
+
+
+def test_a_mapping_keeps_what_it_holds_and_a_tuple_gives_images_alone() -> None:
+    whole = {"image": IMAGES, "index": torch.arange(4)}
+    assert as_batch(whole) is whole
+    assert as_batch({"images": IMAGES, "index": whole["index"]}).keys() == {"images", "index", "image"}
+    assert as_batch((IMAGES, torch.arange(4))) == {"image": IMAGES}

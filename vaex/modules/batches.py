@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from vaex.errors import VaexError
+from vaex.types import Batch
 
 
 def images_of(batch: Any) -> Tensor:
@@ -26,6 +27,17 @@ def images_of(batch: Any) -> Tensor:
             "with one, or a mapping with the key 'image'."
         )
     return batch
+
+
+def as_batch(batch: Any) -> Batch:
+    """Return a batch as a mapping whose ``image`` is what `images_of` finds; nothing else of a tuple is taken.
+
+    Raises:
+        VaexError: as `images_of`.
+    """
+    if isinstance(batch, Mapping) and "image" in batch:
+        return cast("Batch", batch)
+    return cast("Batch", {**(batch if isinstance(batch, Mapping) else {}), "image": images_of(batch)})
 
 
 def entry(batch: Any, name: str) -> Tensor | None:
