@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vaex import __version__, cli
+from vaex.sentences import sentence
 
 PROBE = """
 import json, os, signal, sys
@@ -141,6 +143,17 @@ def test_wrong_values_are_one_sentence(
     assert expected in error
     assert error.startswith(f"vaex {arguments[0]}: ")
     assert len(error.strip().splitlines()) == 1
+
+
+def test_early_stopping_without_a_validation_says_what_to_name() -> None:
+    """The error is Lightning's own, so that the test fails where its words change."""
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    with pytest.raises(RuntimeError) as raised:
+        EarlyStopping("val/loss")._validate_condition_metric({"loss": torch.tensor(1.0), "train/kl": torch.tensor(1.0)})
+    told = sentence(raised.value, "train")
+    assert told.startswith("Early stopping watches val/loss, which was not among what was measured (`loss`, `train/kl`")
+    assert told.endswith("(trainer.val_check_interval).")
 
 
 def test_debug_shows_the_traceback(run: Program, tmp_path: Path) -> None:

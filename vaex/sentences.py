@@ -57,6 +57,12 @@ def sentence(error: BaseException, command: str, arguments: Sequence[str] = ()) 
     kind = type(error).__name__
     if kind == "MisconfigurationException":
         return first
+    if (match := re.search(r"Early stopping conditioned on metric `(.+?)` .*?: (.*)", first)) is not None:
+        return (
+            f"Early stopping watches {match.group(1)}, which was not among what was measured ({match.group(2)}): name "
+            "one of these as callbacks.early_stopping.monitor, or let the first validation come before the training "
+            "ends (trainer.val_check_interval)."
+        )
     if type(error).__module__.startswith("wandb"):
         return f"{first} (logger.wandb.offline=true needs no account)"
     return f"{kind}: {first} (debug=default shows where)"

@@ -59,19 +59,21 @@ SHAPES: dict[str, Any] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_batches_of_any_shape_train_alike(objective: str, shape: str, tmp_path: Path) -> None:
+def test_batches_of_any_shape_train_alike(objective: str, shape: str) -> None:
     """What a tuple holds beside images may be classes, so that nothing is left out as anomalous."""
     images = torch.rand(24, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     kind, options = OBJECTIVES[objective]
     trained = []
     for shaped in (lambda images, labels: {"image": images}, SHAPES[shape]):
-        batches = [shaped(part, torch.zeros(8, dtype=torch.long)) for part in images.split(8)]
+        batches: Any = [shaped(part, torch.zeros(8, dtype=torch.long)) for part in images.split(8)]
         module = kind(NETWORK, objective=options, seed=4)
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=1,
-            default_root_dir=tmp_path,
-            **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         loader: Any = DataLoader(batches, batch_size=None)
         trainer.fit(module, loader, loader)
@@ -81,10 +83,11 @@ def test_batches_of_any_shape_train_alike(objective: str, shape: str, tmp_path: 
     assert trained[0][1] == trained[1][1]
 
 
-def test_a_batch_without_images_is_told(tmp_path: Path) -> None:
+def test_a_batch_without_images_is_told() -> None:
     trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
+    batches: Any = [{"pixels": torch.rand(4, 1, 32, 32)}]
     with pytest.raises(VaexError, match=r"Found no images \(B, C, H, W\) in the batch"):
-        trainer.fit(VAEModule(NETWORK), DataLoader([{"pixels": torch.rand(4, 1, 32, 32)}], batch_size=None))
+        trainer.fit(VAEModule(NETWORK), DataLoader(batches, batch_size=None))
 
 
 def test_seeds_of_steps_differ_in_every_part() -> None:
