@@ -222,6 +222,32 @@ def test_the_archive_says_what_it_is_of(explained: Explained, explorer: Explorer
     assert all(picture.ndim == 3 for picture in drawn.values())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [[], ["tile=null"]])
+def test_the_score_reads_the_maps_of_calibration_whatever_maps_are_typed(
+    explained: Explained, cut: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = torch.load(explained.checkpoint, weights_only=True)
+    levels = torch.linspace(0.01, 0.02, 19)[:, None].repeat(1, len(PIXEL_RATES))
+    known: dict[str, Any] = {**normal_state(score_named("attention"), levels[:, 0], levels)}
+    known |= {"attention": {"layer": "conv1", "target": "mean"}, "white": 4095.0}
+    content["calibration"] = known if cut else {**known, "tiles": {"tile": 24, "overlap": 8}}
+    torch.save(content, tmp_path / "model.ckpt")
+    typed = ["score=attention", "attention.layer=conv2", "attention.target=kl", *cut]
+    arguments = [f"images={explained.images}", f"out={tmp_path / 'out'}", "pictures=false"]
+    assert main(["explain", f"ckpt={tmp_path / 'model.ckpt'}", *typed, *arguments]) == 0
+    with (tmp_path / "out" / "explain.csv").open(newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    other = opened(monkeypatch, tmp_path / "model.ckpt", *typed)
+    for name in NAMES:
+        view = view_of(other, explained.images / name)
+        assert view.verdict.score == pytest.approx(float(rows[name]["score"]), rel=1e-5)
+        assert rows[name]["decision"] == ("anomalous" if view.verdict.anomalous else "ok")
+        shown = vaex.explain(other.model, view.own.image, "conv2", target="kl").maps
+        torch.testing.assert_close(view.own.maps, shown)
+        assert "those of the checkpoint&#x27;s own maps, whatever maps are chosen" in verdict_html(other, view)
+
+
 @pytest.mark.parametrize(("typed", "these"), [(["tile=null"], "whole"), (["tile=16", "overlap=4"], "with tile=16")])
 def test_other_tiles_have_no_threshold(
     explained: Explained, monkeypatch: pytest.MonkeyPatch, typed: Sequence[str], these: str

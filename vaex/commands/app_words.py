@@ -64,7 +64,7 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     said = [*inspection.sentences()]
     if verdict.unlike:
         said.insert(0, "As a whole it is like none of the normal images: is the part there, in place, and lit?")
-    if view.asked != own_asked(explorer):
+    if explorer.own is not None or view.asked != own_asked(explorer):
         said.append("Score and decision are those of the checkpoint's own maps, whatever maps are chosen here.")
     if explorer.reason:
         said.append(explorer.reason)
