@@ -200,6 +200,8 @@ def test_words_are_of_the_image_and_name_the_tile(explained: Explained, explorer
     assert "it is scored in tiles of 24 pixels that share 8, which the model sees as 32 x 32" in empty_html(explorer)
     assert whole.labels()[5] == f"6: {whole.scores[5]:.4g} at x {x0}, y {y0}"
     assert len(set(whole.labels())) == 12
+    one = verdict_html(explorer, view_of(explorer, explained.images / "small.png"))
+    assert "tiles" not in one.split("</p>")[0]  # the first line
 
 
 def test_the_archive_says_what_it_is_of(explained: Explained, explorer: Explorer, tmp_path: Path) -> None:
