@@ -242,6 +242,12 @@ def test_names_of_files_stay_text(explorer: Explorer) -> None:
     assert "<b>" not in error_html("<b>")
 
 
+@pytest.mark.parametrize(("size", "told"), [((7, 64), True), ((8, 64), False), ((300, 5), True)])  # 64 / 8 is 8
+def test_what_is_mostly_enlargement_is_told(explorer: Explorer, size: tuple[int, int], told: bool) -> None:
+    view = explorer.see(SPRITE, "x.png", size, own_asked(explorer))
+    assert ("less than 1/8 as high or wide" in verdict_html(explorer, view)) == told
+
+
 def test_a_port_is_taken_or_free() -> None:
     with listening("127.0.0.1", 0) as door:
         port = door.getsockname()[1]

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -155,17 +156,26 @@ def test_a_large_image_is_looked_at_tile_by_tile(browser: Browser, tmp_path: Pat
 
 
 ENDLESS = """
-import sys, time
+import pathlib, sys, time
 import torch
-from vaex.attention.image_methods import SmoothGradient
+from vaex.attention.image_methods import IntegratedGradients, SmoothGradient
 from vaex.cli import main
 
-def maps(self, view):
-    while True:
-        torch.nn.Identity()(torch.zeros(1))
-        time.sleep(0.05)
+def endless_at_first(method):
+    own, calls = method.maps, []
 
-SmoothGradient.maps = maps
+    def maps(self, view):
+        calls.append(view)
+        pathlib.Path(__file__).with_name(method.__name__).touch()
+        while len(calls) == 1:
+            torch.nn.Identity()(torch.zeros(1))
+            time.sleep(0.05)
+        return own(self, view)
+
+    method.maps = maps
+
+endless_at_first(SmoothGradient)
+endless_at_first(IntegratedGradients)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -200,6 +210,42 @@ def test_a_method_without_end_is_stopped(browser: Browser, tmp_path: Path) -> No
         choose(browser, "hires_cam")
         browser.until(f"({SHOWN.format('maps')}) !== {maps!r} && {WORDS}.includes('whatever maps are chosen')", 240)
         assert browser.errors == []
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_another_image_ends_what_is_under_way_and_so_does_leaving(browser: Browser, tmp_path: Path) -> None:
+    program = tmp_path / "endless.py"
+    program.write_text(ENDLESS)
+    for name, sprite in zip(("first.png", "second.png"), example_sprites(2), strict=True):
+        Image.fromarray((sprite * 255).astype(np.uint8)).save(tmp_path / name)
+    upload, clear = "#file input[type=file]", "#file button[aria-label='Clear']"
+
+    def begun(method: str) -> None:
+        limit = time.monotonic() + 60
+        while not (tmp_path / method).exists():
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+
+    process, address = start(program=[str(program)])
+    try:
+        browser.open(address)
+        browser.until(f"!!document.querySelector('{upload}') && !!document.querySelector('#method input')")
+        choose(browser, "smooth_gradient")
+        browser.upload(upload, tmp_path / "first.png")
+        begun("SmoothGradient")
+        browser.until(f'!!document.querySelector("{clear}")')
+        browser.click(clear)
+        browser.until(f"!!document.querySelector('{upload}')")
+        browser.upload(upload, tmp_path / "second.png")
+        browser.until(f"{WORDS}.includes('second.png') && {WORDS}.includes('whatever maps are chosen')")
+        assert browser.errors == []
+        choose(browser, "integrated_gradients")
+        begun("IntegratedGradients")
+        browser.open(address)  # the model is held by what nobody waits for
+        browser.until(f"!!document.querySelector('{upload}') && !{WORDS}.includes('second.png')")
+        browser.repeat(lambda: browser.click("#example"), f"{WORDS}.includes('an example sprite')")
     finally:
         process.kill()
         process.communicate()

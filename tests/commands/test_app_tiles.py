@@ -200,6 +200,8 @@ def test_words_are_of_the_image_and_name_the_tile(explained: Explained, explorer
     assert "it is scored in tiles of 24 pixels that share 8, which the model sees as 32 x 32" in empty_html(explorer)
     assert whole.labels()[5] == f"6: {whole.scores[5]:.4g} at x {x0}, y {y0}"
     assert len(set(whole.labels())) == 12
+    one = verdict_html(explorer, view_of(explorer, explained.images / "small.png"))
+    assert "tiles" not in one.split("</p>")[0]  # the first line
 
 
 def test_the_archive_says_what_it_is_of(explained: Explained, explorer: Explorer, tmp_path: Path) -> None:
@@ -220,6 +222,32 @@ def test_the_archive_says_what_it_is_of(explained: Explained, explorer: Explorer
     assert (about["size"], about["tiles"]) == ([70, 50], {"side": 24, "overlap": 8, "count": 12})
     assert (about["image"], about["anomalous"], about["threshold"]) == ("defect.png", True, pytest.approx(0.5))
     assert all(picture.ndim == 3 for picture in drawn.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [[], ["tile=null"]])
+def test_the_score_reads_the_maps_of_calibration_whatever_maps_are_typed(
+    explained: Explained, cut: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = torch.load(explained.checkpoint, weights_only=True)
+    levels = torch.linspace(0.01, 0.02, 19)[:, None].repeat(1, len(PIXEL_RATES))
+    known: dict[str, Any] = {**normal_state(score_named("attention"), levels[:, 0], levels)}
+    known |= {"attention": {"layer": "conv1", "target": "mean"}, "white": 4095.0}
+    content["calibration"] = known if cut else {**known, "tiles": {"tile": 24, "overlap": 8}}
+    torch.save(content, tmp_path / "model.ckpt")
+    typed = ["score=attention", "attention.layer=conv2", "attention.target=kl", *cut]
+    arguments = [f"images={explained.images}", f"out={tmp_path / 'out'}", "pictures=false"]
+    assert main(["explain", f"ckpt={tmp_path / 'model.ckpt'}", *typed, *arguments]) == 0
+    with (tmp_path / "out" / "explain.csv").open(newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    other = opened(monkeypatch, tmp_path / "model.ckpt", *typed)
+    for name in NAMES:
+        view = view_of(other, explained.images / name)
+        assert view.verdict.score == pytest.approx(float(rows[name]["score"]), rel=1e-5)
+        assert rows[name]["decision"] == ("anomalous" if view.verdict.anomalous else "ok")
+        shown = vaex.explain(other.model, view.own.image, "conv2", target="kl").maps
+        torch.testing.assert_close(view.own.maps, shown)
+        assert "those of the checkpoint&#x27;s own maps, whatever maps are chosen" in verdict_html(other, view)
 
 
 @pytest.mark.parametrize(("typed", "these"), [(["tile=null"], "whole"), (["tile=16", "overlap=4"], "with tile=16")])

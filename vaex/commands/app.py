@@ -131,12 +131,16 @@ def explorer_for(config: DictConfig, options: dict[str, Any]) -> Explorer:
     from vaex.build import load
     from vaex.commands.app_explorer import Explorer
     from vaex.commands.inspection import inspection_of
+    from vaex.scores import score_named
+    from vaex.scores.thresholds import maps_that_decide
 
     model = load(config.ckpt)
     model.to(pick_device(config.device))
     asked: Any = OmegaConf.to_container(config, resolve=True)
-    inspection = inspection_of(DictConfig({**WHOLE, **asked}), model.calibration or {}, options)
-    read = (white_of(config.data), config.tile, config.overlap)
+    known = model.calibration or {}
+    own = maps_that_decide(known, score_named(asked["score"]), options)
+    inspection = inspection_of(DictConfig({**WHOLE, **asked}), known, own)
+    read = (white_of(config.data), config.tile, config.overlap, None if own == options else own)
     return Explorer(model, options, inspection, model_shape(model), config.max_latents, *read)
 
 

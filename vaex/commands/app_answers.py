@@ -71,6 +71,13 @@ class Answers:
 
         return self._tried(changed, opacity, view, session)
 
+    def on_asked(self, path: str | None, view: View | None, session: str, *chosen: Any) -> list[Any]:
+        """Show other maps; where a file was stopped or refused before it was seen, show it by what is chosen now."""
+        if view is None:
+            return self.on_file(path, session, *chosen[:4])
+        found = self.on_change(view, session, *chosen)
+        return [*found, *[self.gr.skip() for _ in self._settings(None)]]
+
     def on_tile(
         self, view: View | None, place: int, session: str, layer: str, method: str, target: str, opacity: float
     ) -> list[Any]:
@@ -93,7 +100,8 @@ class Answers:
         """Put the latents back."""
         if view is None:
             return self.on_clear()
-        return self._opened(lambda: self.explorer.move(view, {}), opacity, session)
+        found = self._tried(lambda: self.explorer.move(view, {}), opacity, view, session)
+        return [*found, *self._settings(found[0])]
 
     def on_archive(self, view: View | None, opacity: float) -> list[Any]:
         """Write the zip."""

@@ -17,10 +17,9 @@ from vaex.columns import kl_of_maps, latents_of_maps, title_of, titles_of_totals
 from vaex.commands.app_tiles import whole_of
 from vaex.commands.app_view import Asked, Looked, View
 from vaex.commands.inspection import Inspection
-from vaex.commands.scoring import Scorer, part_of
+from vaex.commands.scoring import Item, Scorer
 from vaex.commands.sources import ImageFile, size_and_pixels
 from vaex.errors import VaexError
-from vaex.explanation import explain
 from vaex.probing import attention_of, codes_of_latents
 from vaex.types import Explanation
 from vaex.viz import figure_to_array, images_panel, maps_panel
@@ -38,7 +37,8 @@ class Explorer:
     """A model in evaluation mode, on its device, and how it is asked; ``most`` latents are shown at first.
 
     ``white`` is what is white in the files that are opened, see `vaex.data.images.read_image`. With ``tile`` images are
-    scored in tiles that share ``overlap`` pixels, and one tile at a time is looked at.
+    scored in tiles that share ``overlap`` pixels, and one tile at a time is looked at. ``own`` are the options of the
+    maps that the score reads, where they are not ``options``, those that are shown at first.
     """
 
     model: nn.Module
@@ -49,19 +49,20 @@ class Explorer:
     white: float | None = None
     tile: int | None = None
     overlap: int = 0
+    own: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.device = next((part.device for part in self.model.parameters()), torch.device("cpu"))
+        score, cut = self.inspection.score, (self.tile, self.overlap, AT_ONCE)
+        self.scorer = Scorer(self.model, self.device, score, self.options, self.shape, *cut, self.own)
         probe = torch.full((1, *self.shape), 0.5).to(self.device)
-        explain(self.model, probe, score=self.inspection.score, **self.options)  # what is wrong is told at the start
+        self._explained(probe)  # what is wrong is told at the start
         code = codes_of_latents(self.model, probe)
         self.grid = tuple(code.shape[2:])
         self.latents = int(code.shape[1])
         decodes = self._decode(code) is not None
         self.movable = decodes and not self.grid
         self.reason = self._reason(decodes)
-        score, cut = self.inspection.score, (self.tile, self.overlap, AT_ONCE)
-        self.scorer = Scorer(self.model, self.device, score, self.options, self.shape, *cut)
 
     def _reason(self, decodes: bool) -> str:
         """Return in a sentence why there are no sliders; empty where there are."""
@@ -157,10 +158,13 @@ class Explorer:
         return attention_of(self.model, images.to(self.device), **options).float().cpu()
 
     def _look(self, images: Tensor, asked: Asked) -> Looked:
-        explanation = explain(self.model, images.to(self.device), score=self.inspection.score, **self.options)
-        found = part_of(explanation, slice(None))
+        found = self._explained(images)
         own = all(self.options.get(key) == value for key, value in asked._asdict().items())
         return Looked(images.cpu(), found, found.maps if own else self.maps(images, asked))
+
+    def _explained(self, images: Tensor) -> Explanation:
+        height, width = self.shape[1:]
+        return self.scorer.explain([Item("", image, (width, height)) for image in images])
 
     def _decode(self, codes: Tensor) -> Tensor | None:
         whole = original(self.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,25 @@ STYLE = """
 def page_of(explorer: Explorer, choices: Choices, title: str, folder: Path) -> Any:
     """Return the gradio page (Blocks) of a model called ``title``; archives are written below ``folder``.
 
-    Every visitor has a state of their own, and nothing is kept when they leave.
+    Every visitor has a state of their own. When they leave, gradio keeps it for an hour; what they wait for ends.
     """
     gr: Any = importlib.import_module("gradio")
-    page = Page(gr, Answers(gr, explorer, choices, folder))
+    answers = Answers(gr, explorer, choices, folder)
+    page = Page(gr, answers)
+
+    def name(request: Any) -> Any:
+        return request.session_hash
+
+    def leave(request: Any) -> None:
+        answers.stopping.leave(request.session_hash)
+
+    for function in (name, leave):
+        function.__annotations__["request"] = gr.Request  # gradio gives it to whom it is written at
     with gr.Blocks(analytics_enabled=False, title=f"vaex app: {title}", delete_cache=(600, 3600)) as blocks:
         gr.HTML(f"<style>{STYLE}</style>")
         page.draw(title)
-        blocks.load(lambda: uuid.uuid4().hex, None, page.session, show_progress="hidden", api_visibility="private")
+        blocks.load(name, None, page.session, show_progress="hidden", api_visibility="private")
+        blocks.unload(leave)
     return blocks
 
 
@@ -108,19 +118,29 @@ class Page:
         shown = [self.state, self.words, *self.pictures]
         settings = [*self.sliders, self.extra, self.tile, self.made]
         answers = self.answers
-        live = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-        once = {"api_visibility": "private"}
-        self.file.upload(answers.on_file, [self.file, *asked], [*shown, *settings], **once)
-        self.file.clear(answers.on_clear, None, [*shown, *settings], **once)
-        self.example.click(answers.on_example, asked, [*shown, *settings], **once)
+        # one line for all that set the state: an answer that comes late would bring back the image before
+        once = {"api_visibility": "private", "concurrency_id": "state"}
+        live = {**once, "show_progress": "hidden", "trigger_mode": "always_last"}
+        each = {**once, "trigger_mode": "multiple"}  # of two files the second must not be lost while the first is seen
+        beside: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        for event, answer, given in (
+            (self.file.upload, answers.on_file, [self.file, *asked]),
+            (self.file.clear, answers.on_clear, None),
+            (self.example.click, answers.on_example, asked),
+        ):  # what is under way is of an image that is no longer wanted
+            ended = event(answers.stopping.ask, self.session, None, trigger_mode="multiple", **beside)
+            ended.then(answer, given, [*shown, *settings], **each)
         # select: input comes again when the list is left, and would undo what was moved since
-        self.tile.select(answers.on_tile, [self.state, self.tile, *asked], [*shown, *settings], **once)
+        self.tile.select(answers.on_tile, [self.state, self.tile, *asked], [*shown, *settings], **each)
+        seen = [self.words, *self.pictures]
         for control in self.asked:  # change: input comes again, with the old value, when a list is opened
-            control.change(answers.on_change, controls, shown, **once)
+            control.change(answers.on_asked, [self.file, *controls], [*shown, *settings], show_progress_on=seen, **once)
         for slider in (self.opacity, *self.sliders):
             slider.input(answers.on_change, controls, shown, **live)
         self.extra.input(answers.on_extra, [self.state, self.extra, self.opacity], [*shown, *settings], **once)
         self.reset.click(answers.on_reset, [self.state, self.session, self.opacity], [*shown, *settings], **once)
         # beside the queue, in which it would wait for what it is to end
-        self.stop.click(answers.stopping.ask, self.session, None, queue=False, show_progress="hidden", **once)
-        self.archive.click(answers.on_archive, [self.state, self.opacity], [self.words, self.made], **once)
+        self.stop.click(answers.stopping.ask, self.session, None, **beside)
+        self.archive.click(
+            answers.on_archive, [self.state, self.opacity], [self.words, self.made], api_visibility="private"
+        )

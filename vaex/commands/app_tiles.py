@@ -54,12 +54,17 @@ class Whole(NamedTuple):
         return {**told, "tiles": boxes, "tile_scores": np.array(self.scores, dtype=np.float32)}
 
 
+def _stored(pixels: Tensor) -> NDArray[np.uint8]:
+    levels = pixels.numpy() * np.float32(255)
+    return np.rint(levels, out=levels).astype(np.uint8)  # in place: a large image has few copies
+
+
 def whole_of(scorer: Scorer, pixels: Tensor) -> Whole:
     """Return what the model says of an image ``pixels`` (C, H, W) in its own size, in [0, 1] and of 8 bits."""
     found = scorer.tiles(pixels)
     order = found.tile_scores.argsort(descending=True, stable=True).tolist()  # what is no number comes first
     score_map = found.score_map[0, 0].numpy()
-    stored = (pixels.numpy() * np.float32(255)).round().astype(np.uint8)
+    stored = _stored(pixels)
     picture = np.broadcast_to(stored.transpose(1, 2, 0), (*score_map.shape, 3))
     return Whole(
         stored,

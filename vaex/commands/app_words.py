@@ -15,6 +15,7 @@ from vaex.columns import latents_of_maps
 from vaex.commands.app_choices import label_of
 from vaex.commands.app_explorer import Explorer
 from vaex.commands.app_view import Asked, Looked, View
+from vaex.commands.explain_pass import SMALL
 from vaex.commands.sources import file_stems
 from vaex.runs import strict_json
 from vaex.viz import overlay
@@ -48,7 +49,7 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     word = {None: "", True: "anomalous", False: "ok"}[verdict.anomalous]
     named = f"score {verdict.score:.4g} ({inspection.score.known_as})"
     head = f'<span class="vaex-{word or "open"}">{word or "no decision"}</span> {escape(named)}'
-    if view.whole is not None:
+    if view.whole is not None and len(view.whole.tiles) > 1:
         head += f", the highest of {len(view.whole.tiles)} tiles"
     if view.decoded is not None and view.moved:
         before = "" if view.whole is None else f"this tile {view.whole.scores[view.place]:.4g}, "
@@ -64,7 +65,10 @@ def verdict_html(explorer: Explorer, view: View) -> str:
     said = [*inspection.sentences()]
     if verdict.unlike:
         said.insert(0, "As a whole it is like none of the normal images: is the part there, in place, and lit?")
-    if view.asked != own_asked(explorer):
+    if view.whole is None and min(view.size) * SMALL < min(height, width):
+        taken = f"less than 1/{SMALL} as high or wide as the model takes it"
+        said.insert(0, f"The image is {taken}, so what was judged is mostly its enlargement.")
+    if explorer.own is not None or view.asked != own_asked(explorer):
         said.append("Score and decision are those of the checkpoint's own maps, whatever maps are chosen here.")
     if explorer.reason:
         said.append(explorer.reason)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from vaex.data.headers import shown_size
 from vaex.data.masks import marked_pixels, resized_mask, wide
 from vaex.errors import VaexError
 
@@ -238,13 +239,6 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            # of a TIFF the size is that of the turned image in some versions of Pillow, and of the stored one in others
-            width, height = _stored_size(image) if image.format == "TIFF" else image.size
-            return (height, width) if turned else (width, height)
+            return shown_size(image, path)
     except Exception as error:
         raise VaexError(f"{path} cannot be read as an image ({_reason(error)}).") from error
-
-
-def _stored_size(image: Any) -> tuple[int, int]:
-    return int(image.tag_v2[256]), int(image.tag_v2[257])  # ImageWidth, ImageLength
