@@ -20,8 +20,8 @@ def sprites(**options: Any) -> Sprites:
     return Sprites(size=32, grid=grid, val=8, test=8, batch_size=8, **options)
 
 
-def train(folder: Path, module: VAEModule, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-    trainer = pl.Trainer(
+def trainer_of(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
         default_root_dir=folder,
@@ -29,6 +29,10 @@ def train(folder: Path, module: VAEModule, *callbacks: pl.Callback, **options: A
         enable_model_summary=False,
         **{"max_epochs": 2, "logger": False, "enable_checkpointing": bool(callbacks), **options},
     )
+
+
+def train(folder: Path, module: VAEModule, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    trainer = trainer_of(folder, *callbacks, **options)
     trainer.fit(module, datamodule=sprites())
     return trainer
 

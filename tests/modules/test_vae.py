@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 import vaex
-from tests.modules.conftest import NETWORK, same, sprites, train
+from tests.modules.conftest import NETWORK, same, sprites, train, trainer_of
 from vaex.errors import VaexError
 from vaex.modules import FactorVAEModule, VAEModule
 from vaex.modules.plain_values import plain
@@ -59,7 +59,7 @@ SHAPES: dict[str, Any] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_batches_of_any_shape_train_alike(objective: str, shape: str) -> None:
+def test_batches_of_any_shape_train_alike(objective: str, shape: str, tmp_path: Path) -> None:
     """What a tuple holds beside images may be classes, so that nothing is left out as anomalous."""
     images = torch.rand(24, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     kind, options = OBJECTIVES[objective]
@@ -67,14 +67,7 @@ def test_batches_of_any_shape_train_alike(objective: str, shape: str) -> None:
     for shaped in (lambda images, labels: {"image": images}, SHAPES[shape]):
         batches: Any = [shaped(part, torch.zeros(8, dtype=torch.long)) for part in images.split(8)]
         module = kind(NETWORK, objective=options, seed=4)
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = trainer_of(tmp_path, max_epochs=1)
         loader: Any = DataLoader(batches, batch_size=None)
         trainer.fit(module, loader, loader)
         found = {name: float(value) for name, value in trainer.test(module, loader, verbose=False)[0].items()}
@@ -83,11 +76,10 @@ def test_batches_of_any_shape_train_alike(objective: str, shape: str) -> None:
     assert trained[0][1] == trained[1][1]
 
 
-def test_a_batch_without_images_is_told() -> None:
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
+def test_a_batch_without_images_is_told(tmp_path: Path) -> None:
     batches: Any = [{"pixels": torch.rand(4, 1, 32, 32)}]
     with pytest.raises(VaexError, match=r"Found no images \(B, C, H, W\) in the batch"):
-        trainer.fit(VAEModule(NETWORK), DataLoader(batches, batch_size=None))
+        trainer_of(tmp_path).fit(VAEModule(NETWORK), DataLoader(batches, batch_size=None))
 
 
 def test_seeds_of_steps_differ_in_every_part() -> None:
