@@ -96,7 +96,7 @@ def test_small_batches_and_several_loaders(tmp_path: Path) -> None:
     watch = Recorder("", "net.encoder.3", figure_images=6)
     run = trainer(tmp_path, watch, max_epochs=1, num_sanity_val_steps=0)
     run.fit(Foreign(), tuples(), [tuples(3, 2), tuples(5, 5, seed=1)])
-    assert [count for _, count in watch.counts] == [2, 1, 5, 2]
+    assert [count for _, count in watch.counts] == [2, 1, 5, 6]  # the last is the picture
     assert "attention/val/entropy" in run.callback_metrics
 
 

@@ -34,6 +34,7 @@ from vaex.attention.isolation import original
 from vaex.attention.layers import resolve_layer
 from vaex.attention.targets import target_named
 from vaex.callbacks.extremes import Extremes, extremes_for, log_extremes
+from vaex.callbacks.first_images import FirstImages
 from vaex.callbacks.kept import KeptTest
 from vaex.callbacks.kept_methods import added_to, further_methods
 from vaex.callbacks.measures import ScoreMeasures, named_apart
@@ -113,7 +114,7 @@ class Attention(Drawing):
         self._measures: ScoreMeasures | None = None
         self._extremes: Extremes | None = None
         self._kept: KeptTest | None = None
-        self._fixed: tuple[Tensor, Tensor | None] | None = None
+        self._first = FirstImages(self.figure_images)
         self._seconds = self._started = 0.0
 
     # --- what is explained
@@ -135,7 +136,6 @@ class Attention(Drawing):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
-        self._fixed = None
         vae = original(model_at(pl_module, self.model))
         for name in [self.layer] if isinstance(self.layer, str) else self.layer or ():
             resolve_layer(vae, name)
@@ -144,7 +144,8 @@ class Attention(Drawing):
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         self._maps = MapMetrics().to(pl_module.device)
-        self._fixed = self._extremes = self._kept = None
+        self._first = FirstImages(self.figure_images)
+        self._extremes = self._kept = None
         self._seconds, self._started = 0.0, now(pl_module.device)
 
     def _take(
@@ -157,9 +158,7 @@ class Attention(Drawing):
         if kl is not None and kl.shape[1] != explanation.mean.shape[1]:
             kl = None  # of a prior that does not factorise over latents
         self._maps.update(explanation.maps, kl, None if mask is None else mask[:count])
-        if self._fixed is None:
-            first = slice(self.figure_images)
-            self._fixed = images_of(batch)[first].clone(), None if mask is None else mask[first].clone()
+        self._first.update(images_of(batch), mask, entry(batch, "label") if self.scores else None)
         if self._extremes is not None:
             self._extremes.update(batch, explanation, self._columns)
         if self._kept is not None:
@@ -184,7 +183,7 @@ class Attention(Drawing):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain the first images of the batch; remember those of the first batch for the picture."""
+        """Explain the first images of the batch."""
         self._take(pl_module, batch, self.images_per_batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -223,7 +222,7 @@ class Attention(Drawing):
             self._measures.update(scored, labels, masks, kinds, group_names(trainer), whole)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the measures and draw the first test images."""
+        """Log the measures and draw the first normal and anomalous test images."""
         self._log(pl_module, "attention/test", self._maps.compute())
         if self._measures is not None:
             self._log(pl_module, "localization/test", self._measures.compute())
@@ -242,11 +241,11 @@ class Attention(Drawing):
 
     @rank_zero_only
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._fixed is None or not self.figure_images:
+        if (shown := self._first.chosen()) is None:
             return
         from vaex.viz import figure_to_array, save_png  # matplotlib only when drawn
 
-        images, mask = self._fixed
+        images, mask = shown
         explanation = self.explain(pl_module, images)
         columns, titles = self._columns(explanation)
         folder, fitting = Path(self.folder or trainer.default_root_dir), trainer.state.fn == "fit"
