@@ -51,7 +51,7 @@ def commands(*pages: str) -> list[str]:
     return sorted({line for line in lines_of_shell(*pages) if line.startswith("vaex ")})
 
 
-FIRST_PAGES = ("README.md", "quick-start.md", "your-own-images.md", "concepts.md")
+FIRST_PAGES = ("README.md", "quick-start.md")
 
 
 def composed() -> list[Any]:

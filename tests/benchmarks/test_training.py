@@ -164,6 +164,7 @@ def test_bf16_is_computed_in_bf16_and_channels_last(tmp_path: Path) -> None:
     assert set(seen) == {(torch.bfloat16, True)}
 
 
+@pytest.mark.slow
 def test_without_units_bf16_is_a_single_cold_step(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
     monkeypatch.setattr(training, "has_bf16", lambda device: False)

@@ -103,6 +103,7 @@ def test_killed_between_two_checkpoints(small_fit: SmallFit, tmp_path: Path) -> 
     assert len(second.watch.batches) == 2 * BATCHES
 
 
+@pytest.mark.slow
 def test_with_workers_that_read_ahead(small_fit: SmallFit, tmp_path: Path) -> None:
     ahead, _, _ = check_resume(small_fit, tmp_path, Watch(kill_at=BATCHES + 2), workers=2)
     alone, last, _ = left_alone(small_fit, tmp_path)

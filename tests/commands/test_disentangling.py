@@ -59,6 +59,7 @@ def test_what_the_codes_do_not_allow_is_told(trained: Path, tmp_path: Path, caps
     assert "vaex: factor_vae is not measured: A vote looks at 64 images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_loses_no_score(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -326,6 +326,7 @@ def test_names_in_brackets_are_told_as_they_are(tmp_path: Path, capsys: pytest.C
     assert not (out / "explain.csv").exists()
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_pass_are_told_and_images_are_not_overwritten(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_images_mended_added_removed_and_renumbered_meanwhile(
     assert content(out, *left_out) == content(tmp_path / "whole", *left_out)
 
 
+@pytest.mark.slow
 def test_maps_of_mended_images_stand_in_their_order(images: Path, tmp_path: Path) -> None:
     """Also where one batch holds images from before and behind those that are there."""
     for file in images.rglob("*.*"):

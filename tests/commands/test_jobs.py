@@ -64,6 +64,7 @@ def test_failed_jobs_name_themselves_and_the_others_go_on(
     assert {path.name for path in folder.iterdir() if path.name.isdecimal()} == {"0", "1", "2"}
 
 
+@pytest.mark.slow
 def test_failures_of_an_earlier_sweep_in_the_folder_do_not_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_other_processes_leave_the_trials_behind_it(tmp_path: Path) -> None:
         assert [told.final for told in job._told(tmp_path)] == [final]
 
 
+@pytest.mark.slow
 def test_a_misspelt_name_is_told_behind_the_first_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

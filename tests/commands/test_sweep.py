@@ -136,6 +136,7 @@ def test_an_absent_category_fails_unless_it_may_be_skipped(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_any_category_all_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,7 @@ def test_explain_cuts_as_the_training_did(trained: Path, tmp_path: Path, capsys:
     assert json.loads((tmp_path / "a" / "regions.json").read_text())["normal_images"] == 10
 
 
+@pytest.mark.slow
 def test_other_tiles_have_no_threshold(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, (typed, these) in enumerate(
         {"tile=null": "whole", "tile=16": "with tile=16 overlap=8", "overlap=4": "with tile=32 overlap=4"}.items()

@@ -139,6 +139,7 @@ def test_a_run_goes_on_with_a_larger_test_and_keeps_the_checksum_of_its_start(
     assert record["sessions"][1]["data"]["checksum"] not in (None, first["checksum"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_remembers_nothing_is_taken_as_it_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in (place / "run" / "checkpoints").glob("*.ckpt"):
         content = torch.load(file, weights_only=True)

@@ -23,8 +23,11 @@ CONVOLUTIONS: list[dict[str, Any]] = [
 ]
 
 
+SOME = [*CONVOLUTIONS[2:], *(pytest.param(options, marks=pytest.mark.slow) for options in CONVOLUTIONS[:2])]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("options", SOME, ids=str)
 def test_gradient_of_a_convolution(options: dict[str, Any], transposed: bool) -> None:
     torch.manual_seed(0)
     weight = torch.randn(4, 4 // options.get("groups", 1), 3, 3)

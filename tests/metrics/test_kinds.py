@@ -25,6 +25,7 @@ def test_the_kind_with_most_energy_inside_the_mask_is_named() -> None:
     assert named_kinds(energies, masks).tolist() == [2, 0]
 
 
+@pytest.mark.slow
 def test_information_is_that_of_the_table() -> None:
     first, second = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), torch.tensor([0, 0, 1, 1, 1, 1, 0, 0])
     table = counted(first, second, (3, 2))

@@ -153,6 +153,7 @@ def test_total_correlation_reaches_no_weight_of_the_discriminator(tmp_path: Path
     assert same(modules[0].discriminator.state_dict(), modules[1].discriminator.state_dict())
 
 
+@pytest.mark.slow
 def test_discriminator_learns_to_tell_permuted_codes(tmp_path: Path) -> None:
     """Codes that are all alike: an easy task for the discriminator, as the logged loss and accuracy say."""
 
