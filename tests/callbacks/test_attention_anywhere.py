@@ -106,6 +106,15 @@ def test_training_without_validation(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
+def test_a_second_fit_without_validation_draws_nothing_of_the_first(tmp_path: Path) -> None:
+    callback = Attention("net.encoder", "0")
+    trainer(tmp_path / "first", callback, max_epochs=1).fit(Foreign(), tuples(), tuples(3, 2))
+    assert (tmp_path / "first" / "figures").exists()
+    trainer(tmp_path / "second", callback, max_epochs=1).fit(Foreign(), tuples())
+    assert callback._first.chosen() is None
+    assert not (tmp_path / "second" / "figures").exists()
+
+
 def weights_after(folder: Path, make: Callable[[], pl.LightningModule], data: Any, *callbacks: Any) -> list[Tensor]:
     pl.seed_everything(3, verbose=False)
     model = make()

@@ -136,6 +136,7 @@ class Attention(Drawing):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find model and layer, so that a wrong name ends the run before its first epoch."""
+        self._first = FirstImages(self.figure_images)  # not those of an earlier fit
         vae = original(model_at(pl_module, self.model))
         for name in [self.layer] if isinstance(self.layer, str) else self.layer or ():
             resolve_layer(vae, name)

@@ -22,7 +22,8 @@ class FirstImages:
     def update(self, images: Tensor, masks: Tensor | None, labels: Tensor | None) -> None:
         """Take in images (B, C, H, W), masks (B, 1, H, W) and labels (B,), above 0 where anomalous."""
         self._shape = self._shape or images.shape[1:]
-        if images.shape[1:] != self._shape:
+        full = {kind for kind, rows in self._kept.items() if len(rows) >= self.most}
+        if images.shape[1:] != self._shape or len(full) == 2 or (labels is None and False in full):
             return
         kinds = [False] * len(images) if labels is None else (labels.flatten() > 0).tolist()
         for position, kind in enumerate(kinds):

@@ -85,8 +85,7 @@ class Answers:
         if view is None:
             return self.on_clear()
         known, asked = view, self._asked(layer, method, target)
-        found = self._tried(lambda: self.explorer.turn(self.explorer.ask(known, asked), place), opacity, view, session)
-        return [*found, *self._settings(found[0])]
+        return self._opened(lambda: self.explorer.turn(self.explorer.ask(known, asked), place), opacity, session, view)
 
     def on_extra(self, view: View | None, choice: str, opacity: float) -> list[Any]:
         """Show one more latent."""
@@ -100,8 +99,7 @@ class Answers:
         """Put the latents back."""
         if view is None:
             return self.on_clear()
-        found = self._tried(lambda: self.explorer.move(view, {}), opacity, view, session)
-        return [*found, *self._settings(found[0])]
+        return self._opened(lambda: self.explorer.move(view, {}), opacity, session, view)
 
     def on_archive(self, view: View | None, opacity: float) -> list[Any]:
         """Write the zip."""
@@ -137,8 +135,8 @@ class Answers:
         """Return the answer where there is no image."""
         return [None, empty_html(self.explorer), *[None] * len(self.names)]
 
-    def _opened(self, make: Callable[[], View], opacity: float, session: str) -> list[Any]:
-        found = self._tried(make, opacity, None, session)
+    def _opened(self, make: Callable[[], View], opacity: float, session: str, before: View | None = None) -> list[Any]:
+        found = self._tried(make, opacity, before, session)
         return [*found, *self._settings(found[0])]
 
     def _settings(self, view: View | None) -> list[Any]:
